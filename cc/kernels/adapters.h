@@ -1,0 +1,64 @@
+// Between TensorFlow and cc/lib: threads, errors and tensors.
+#ifndef TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_
+#define TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "cc/lib/status.h"
+#include "cc/lib/worker_pool.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/tensor.h"
+
+namespace sparse_emb {
+
+// TensorFlow's intra-op threads.
+class IntraOpPool final : public WorkerPool {
+ public:
+  explicit IntraOpPool(tensorflow::OpKernelContext* ctx)
+      : threads_(ctx->device()->tensorflow_cpu_worker_threads()->workers) {}
+
+  int num_threads() const override { return threads_->NumThreads(); }
+  void ParallelFor(int64_t total, int64_t cost,
+                   const std::function<void(int64_t, int64_t)>& fn) override {
+    using Params = tensorflow::thread::ThreadPool::SchedulingParams;
+    threads_->ParallelFor(total, Params::Adaptive(cost), fn);
+  }
+
+ private:
+  tensorflow::thread::ThreadPool* const threads_;
+};
+
+inline absl::Status ToAbsl(const Status& status) {
+  switch (status.code) {
+    case Code::kOk:
+      return absl::OkStatus();
+    case Code::kInvalidArgument:
+      return absl::InvalidArgumentError(status.message);
+    case Code::kFailedPrecondition:
+      return absl::FailedPreconditionError(status.message);
+    case Code::kResourceExhausted:
+      return absl::ResourceExhaustedError(status.message);
+  }
+  return absl::InternalError(status.message);
+}
+
+// An error unless the tensor has this rank.
+inline absl::Status CheckRank(const char* name, const tensorflow::Tensor& tensor, int rank) {
+  if (tensor.dims() == rank) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " must have rank ", rank, ", got shape ",
+                                                 tensor.shape().DebugString()));
+}
+
+// An error unless dimension `axis` of the tensor has this size.
+inline absl::Status CheckDim(const char* name, const tensorflow::Tensor& tensor, int axis,
+                             int64_t size) {
+  if (tensor.dim_size(axis) == size) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " must have size ", size, " in dimension ",
+                                                 axis, ", got shape ",
+                                                 tensor.shape().DebugString()));
+}
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_

@@ -1,0 +1,77 @@
+// The inputs (inverse, row_splits, weights) that EmbeddingDuplicate and EmbeddingGradReduce share,
+// validated.
+#ifndef TF_SPARSE_EMB_CC_KERNELS_BAG_INPUTS_H_
+#define TF_SPARSE_EMB_CC_KERNELS_BAG_INPUTS_H_
+
+#include <string>
+
+#include "cc/kernels/adapters.h"
+#include "cc/lib/duplicate.h"
+#include "tensorflow/core/framework/op_kernel.h"
+
+namespace sparse_emb {
+
+// The attribute `combiner`; *pooled is false for "none".
+inline absl::Status GetCombiner(tensorflow::OpKernelConstruction* ctx, bool* pooled,
+                                Combiner* combiner) {
+  std::string name;
+  TF_RETURN_IF_ERROR(ctx->GetAttr("combiner", &name));
+  *pooled = name != "none";
+  *combiner = name == "mean"    ? Combiner::kMean
+              : name == "sqrtn" ? Combiner::kSqrtN
+                                : Combiner::kSum;
+  return absl::OkStatus();
+}
+
+// inverse [N] in [0, num_unique).
+inline absl::Status CheckInverse(const tensorflow::Tensor& inverse, int64_t num_unique) {
+  TF_RETURN_IF_ERROR(CheckRank("inverse", inverse, 1));
+  const auto values = inverse.vec<int32_t>();
+  for (int64_t n = 0; n < values.size(); ++n) {
+    if (values(n) >= 0 && values(n) < num_unique) continue;
+    return absl::InvalidArgumentError(absl::StrCat("inverse must be in [0, ", num_unique,
+                                                   "), got inverse[", n, "] = ", values(n)));
+  }
+  return absl::OkStatus();
+}
+
+// row_splits [B + 1] from 0 to n, ascending.
+inline absl::Status CheckRowSplits(const tensorflow::Tensor& row_splits, int64_t n) {
+  TF_RETURN_IF_ERROR(CheckRank("row_splits", row_splits, 1));
+  const auto splits = row_splits.vec<int64_t>();
+  if (splits.size() == 0) {
+    return absl::InvalidArgumentError("row_splits must have at least one element, got none");
+  }
+  if (splits(0) != 0 || splits(splits.size() - 1) != n) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("row_splits must go from 0 to ", n, ", the number of values, got ", splits(0),
+                     " to ", splits(splits.size() - 1)));
+  }
+  for (int64_t b = 1; b < splits.size(); ++b) {
+    if (splits(b) >= splits(b - 1)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("row_splits must not descend, got row_splits[",
+                                                   b, "] = ", splits(b), " after ",
+                                                   splits(b - 1)));
+  }
+  return absl::OkStatus();
+}
+
+// The bags of a pooling op whose lists row_splits and weights are inputs.
+inline absl::Status GetBags(tensorflow::OpKernelContext* ctx, int64_t n, Combiner combiner,
+                            Bags* out) {
+  tensorflow::OpInputList row_splits, weights;
+  TF_RETURN_IF_ERROR(ctx->input_list("row_splits", &row_splits));
+  TF_RETURN_IF_ERROR(ctx->input_list("weights", &weights));
+  TF_RETURN_IF_ERROR(CheckRowSplits(row_splits[0], n));
+  *out = {row_splits[0].vec<int64_t>().data(), row_splits[0].NumElements() - 1, nullptr, combiner};
+  if (weights.size() == 1) {
+    TF_RETURN_IF_ERROR(CheckRank("weights", weights[0], 1));
+    TF_RETURN_IF_ERROR(CheckDim("weights", weights[0], 0, n));
+    out->weights = weights[0].vec<float>().data();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_KERNELS_BAG_INPUTS_H_

@@ -1,0 +1,79 @@
+#include "cc/kernels/adapters.h"
+#include "cc/kernels/bag_inputs.h"
+#include "cc/lib/duplicate.h"
+#include "tensorflow/core/framework/op_kernel.h"
+
+namespace sparse_emb {
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+class EmbeddingDuplicateOp : public OpKernel {
+ public:
+  explicit EmbeddingDuplicateOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, GetCombiner(ctx, &pooled_, &combiner_));
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& rows = ctx->input(0);
+    const Tensor& inverse = ctx->input(1);
+    OP_REQUIRES_OK(ctx, CheckRank("rows", rows, 2));
+    OP_REQUIRES_OK(ctx, CheckInverse(inverse, rows.dim_size(0)));
+    const int64_t n = inverse.NumElements();
+    const int64_t dim = rows.dim_size(1);
+    Bags bags;
+    if (pooled_) OP_REQUIRES_OK(ctx, GetBags(ctx, n, combiner_, &bags));
+    Tensor* values;
+    OP_REQUIRES_OK(
+        ctx, ctx->allocate_output(0, TensorShape({pooled_ ? bags.count : n, dim}), &values));
+    const float* from = rows.matrix<float>().data();
+    float* to = values->matrix<float>().data();
+    IntraOpPool pool(ctx);
+    if (pooled_) {
+      PoolRows(from, inverse.vec<int32_t>().data(), bags, dim, to, &pool);
+    } else {
+      GatherRows(from, inverse.vec<int32_t>().data(), n, dim, to, &pool);
+    }
+  }
+
+ private:
+  bool pooled_;
+  Combiner combiner_;
+};
+
+class EmbeddingRowProductsOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& rows = ctx->input(0);
+    const Tensor& inverse = ctx->input(1);
+    const Tensor& row_splits = ctx->input(2);
+    const Tensor& grad = ctx->input(3);
+    OP_REQUIRES_OK(ctx, CheckRank("rows", rows, 2));
+    OP_REQUIRES_OK(ctx, CheckInverse(inverse, rows.dim_size(0)));
+    OP_REQUIRES_OK(ctx, CheckRowSplits(row_splits, inverse.NumElements()));
+    OP_REQUIRES_OK(ctx, CheckRank("grad", grad, 2));
+    OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, row_splits.NumElements() - 1));
+    OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 1, rows.dim_size(1)));
+    Tensor* products;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, inverse.shape(), &products));
+    const Bags bags = {row_splits.vec<int64_t>().data(), row_splits.NumElements() - 1, nullptr,
+                       Combiner::kSum};
+    IntraOpPool pool(ctx);
+    RowProducts(rows.matrix<float>().data(), inverse.vec<int32_t>().data(), bags,
+                grad.matrix<float>().data(), rows.dim_size(1), products->vec<float>().data(),
+                &pool);
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingDuplicate").Device(DEVICE_CPU),
+                        EmbeddingDuplicateOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingRowProducts").Device(DEVICE_CPU),
+                        EmbeddingRowProductsOp);
+
+}  // namespace sparse_emb

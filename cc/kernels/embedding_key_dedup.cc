@@ -1,0 +1,53 @@
+#include "cc/lib/key_dedup.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "cc/kernels/adapters.h"
+#include "tensorflow/core/framework/op_kernel.h"
+
+namespace sparse_emb {
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+class EmbeddingKeyDedupOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& keys = ctx->input(0);
+    OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
+    const int64_t n = keys.NumElements();
+    OP_REQUIRES(ctx, n <= std::numeric_limits<int32_t>::max(),
+                absl::InvalidArgumentError(
+                    absl::StrCat("keys must have fewer than 2^31 elements, got ", n)));
+
+    // U is known only at the end, so the unique keys and counts are made in buffers of size N.
+    Tensor unique_buffer, counts_buffer;
+    Tensor* inverse;
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT64, keys.shape(), &unique_buffer));
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT32, keys.shape(), &counts_buffer));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, keys.shape(), &inverse));
+    const int64_t* unique_from = unique_buffer.vec<int64_t>().data();
+    const int32_t* counts_from = counts_buffer.vec<int32_t>().data();
+    IntraOpPool pool(ctx);
+    const int64_t num_unique =
+        DedupKeys(keys.vec<int64_t>().data(), n, unique_buffer.vec<int64_t>().data(),
+                  inverse->vec<int32_t>().data(), counts_buffer.vec<int32_t>().data(), &pool);
+
+    Tensor *unique, *counts;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_unique}), &unique));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({num_unique}), &counts));
+    std::copy(unique_from, unique_from + num_unique, unique->vec<int64_t>().data());
+    std::copy(counts_from, counts_from + num_unique, counts->vec<int32_t>().data());
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingKeyDedup").Device(DEVICE_CPU),
+                        EmbeddingKeyDedupOp);
+
+}  // namespace sparse_emb

@@ -1,0 +1,144 @@
+// Four arrays, first_keys, keys, values and next (DenseEmbeddingVar2 in the literature): each
+// bucket heads a chain of rows, and the rows stand densely, in order of insertion. No row is wasted
+// on an empty slot, but a search follows one link for each key of the chain.
+#ifndef TF_SPARSE_EMB_CC_LIB_CHAINED_STORE_H_
+#define TF_SPARSE_EMB_CC_LIB_CHAINED_STORE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cc/lib/store.h"
+#include "cc/lib/vector_ops.h"
+
+namespace sparse_emb {
+
+class ChainedStore : public HashedStore {
+ public:
+  ChainedStore(const StoreOptions& options, int /*shard*/) : row_floats_(options.row_floats) {}
+
+  void PrefetchIndex(int64_t, uint64_t hash) const {
+    if (!first_.empty()) __builtin_prefetch(&first_[Bucket(hash)]);
+  }
+
+  void PrefetchRow(int64_t, uint64_t hash) const {
+    if (first_.empty()) return;
+    const int32_t row = first_[Bucket(hash)];
+    if (row == kNone) return;
+    __builtin_prefetch(&keys_[row]);
+    __builtin_prefetch(&next_[row]);
+    PrefetchBytes(RowAt(row), row_floats_ * sizeof(float));
+  }
+
+  float* Find(int64_t key, uint64_t hash) const {
+    if (first_.empty()) return nullptr;
+    for (int32_t row = first_[Bucket(hash)]; row != kNone; row = next_[row]) {
+      if (keys_[row] == key) return RowAt(row);
+    }
+    return nullptr;
+  }
+
+  void Reserve(int64_t count) {
+    const int64_t rows = size() + count;
+    // Geometric growth of the dense arrays, as push_back would.
+    const int64_t capacity = std::max<int64_t>(keys_.capacity(), 8);
+    if (rows > static_cast<int64_t>(keys_.capacity())) {
+      const int64_t room = std::max(rows, capacity + capacity / 2);
+      keys_.reserve(room);
+      next_.reserve(room);
+      values_.reserve(room * row_floats_);
+    }
+    uint64_t buckets = std::max<uint64_t>(first_.size(), 8);
+    while (static_cast<int64_t>(buckets) < rows) buckets *= 2;
+    if (buckets == first_.size()) return;
+    first_ = std::vector<int32_t>(buckets, kNone);
+    for (int64_t row = 0; row < size(); ++row) Link(static_cast<int32_t>(row));
+  }
+
+  float* Insert(int64_t key, uint64_t) {
+    const int32_t row = static_cast<int32_t>(size());
+    keys_.push_back(key);
+    next_.push_back(kNone);
+    values_.resize(values_.size() + row_floats_);
+    Link(row);
+    return RowAt(row);
+  }
+
+  // The last row moves into the gap.
+  bool Remove(int64_t key, uint64_t hash) {
+    if (first_.empty()) return false;
+    int32_t* link = &first_[Bucket(hash)];
+    while (*link != kNone && keys_[*link] != key) link = &next_[*link];
+    if (*link == kNone) return false;
+    const int32_t gap = *link;
+    *link = next_[gap];
+    const int32_t last = static_cast<int32_t>(size()) - 1;
+    if (gap != last) {
+      int32_t* to_last = &first_[Bucket(HashKey(keys_[last]))];
+      while (*to_last != last) to_last = &next_[*to_last];
+      *to_last = gap;
+      keys_[gap] = keys_[last];
+      next_[gap] = next_[last];
+      std::copy(RowAt(last), RowAt(last) + row_floats_, RowAt(gap));
+    }
+    keys_.pop_back();
+    next_.pop_back();
+    values_.resize(values_.size() - row_floats_);
+    return true;
+  }
+
+  void Clear() {
+    first_ = std::vector<int32_t>();
+    keys_ = std::vector<int64_t>();
+    next_ = std::vector<int32_t>();
+    values_ = std::vector<float>();
+  }
+
+  void Resize(int64_t row_floats, int64_t keep) {
+    std::vector<float> values;
+    values.reserve(keys_.capacity() * row_floats);
+    values.resize(keys_.size() * row_floats);
+    for (int64_t row = 0; row < size(); ++row) {
+      std::copy(RowAt(row), RowAt(row) + keep, &values[row * row_floats]);
+    }
+    values_.swap(values);
+    row_floats_ = row_floats;
+  }
+
+  int64_t size() const { return static_cast<int64_t>(keys_.size()); }
+
+  int64_t MemoryBytes() const {
+    return sizeof(*this) + first_.capacity() * sizeof(int32_t) +
+           keys_.capacity() * sizeof(int64_t) + next_.capacity() * sizeof(int32_t) +
+           values_.capacity() * sizeof(float);
+  }
+
+  template <class Fn>
+  void ForEach(const Fn& fn) const {
+    for (int64_t row = 0; row < size(); ++row) fn(keys_[row], RowAt(row));
+  }
+
+ private:
+  static constexpr int32_t kNone = -1;
+
+  uint64_t Bucket(uint64_t hash) const { return hash & (first_.size() - 1); }
+  float* RowAt(int64_t row) const {
+    return const_cast<float*>(values_.data()) + row * row_floats_;
+  }
+
+  void Link(int32_t row) {
+    int32_t& head = first_[Bucket(HashKey(keys_[row]))];
+    next_[row] = head;
+    head = row;
+  }
+
+  int64_t row_floats_;
+  std::vector<int32_t> first_;  // per bucket: the first row of its chain
+  std::vector<int64_t> keys_;
+  std::vector<int32_t> next_;
+  std::vector<float> values_;
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_CHAINED_STORE_H_

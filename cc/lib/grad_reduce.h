@@ -1,0 +1,28 @@
+// EmbeddingGradReduce: the gradient summed per unique key, the transpose of EmbeddingDuplicate.
+//
+//   gather:  out[u] = sum_{n: inverse[n] == u} grad[n]
+//   pooled:  out[u] = sum_{n: inverse[n] == u} c[n] grad[bag of n]      (c: duplicate.h)
+//
+// The sums are taken in order of n, whatever the number of threads. A u that inverse does not name
+// is zeros.
+#ifndef TF_SPARSE_EMB_CC_LIB_GRAD_REDUCE_H_
+#define TF_SPARSE_EMB_CC_LIB_GRAD_REDUCE_H_
+
+#include <cstdint>
+
+#include "cc/lib/duplicate.h"
+#include "cc/lib/worker_pool.h"
+
+namespace sparse_emb {
+
+// grad [n, D], inverse [n] -> out [num_unique, D].
+void ReduceGrads(const float* grad, const int32_t* inverse, int64_t n, int64_t num_unique,
+                 int64_t dim, float* out, WorkerPool* pool);
+
+// grad [B, D], inverse [N] -> out [num_unique, D].
+void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& bags,
+                       int64_t num_unique, int64_t dim, float* out, WorkerPool* pool);
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_GRAD_REDUCE_H_

@@ -1,0 +1,113 @@
+// The storage of a bounded vocabulary: row = key, no hashing. Each shard holds a range of keys;
+// its rows are allocated at the first insert. A flag for each row tells whether the key is in the
+// table; when all are, as they are after a layer's build, the flags are not read.
+#ifndef TF_SPARSE_EMB_CC_LIB_INDEX_STORE_H_
+#define TF_SPARSE_EMB_CC_LIB_INDEX_STORE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "cc/lib/aligned_buffer.h"
+#include "cc/lib/store.h"
+#include "cc/lib/vector_ops.h"
+
+namespace sparse_emb {
+
+class IndexStore {
+ public:
+  // The keys of a shard are those with the same bits above range_bits.
+  class Router {
+   public:
+    explicit Router(const StoreOptions& options) {
+      while ((options.input_dim - 1) >> range_bits_ >= kShards) ++range_bits_;
+    }
+    int operator()(int64_t key, uint64_t) const { return static_cast<int>(key >> range_bits_); }
+    int range_bits() const { return range_bits_; }
+
+   private:
+    int range_bits_ = 0;
+  };
+
+  IndexStore(const StoreOptions& options, int shard) : row_floats_(options.row_floats) {
+    const int64_t range = int64_t{1} << Router(options).range_bits();
+    first_key_ = shard * range;
+    capacity_ = std::clamp<int64_t>(options.input_dim - first_key_, 0, range);
+  }
+
+  void PrefetchIndex(int64_t key, uint64_t) const {
+    if (used_.empty()) return;
+    if (size_ < capacity_) __builtin_prefetch(&used_[key - first_key_]);
+    PrefetchBytes(RowOf(key), row_floats_ * sizeof(float));
+  }
+  void PrefetchRow(int64_t, uint64_t) const {}
+
+  float* Find(int64_t key, uint64_t) const {
+    return size_ == capacity_ || (!used_.empty() && used_[key - first_key_]) ? RowOf(key) : nullptr;
+  }
+
+  void Reserve(int64_t count) {
+    if (count == 0 || !used_.empty()) return;
+    AlignedBuffer rows(capacity_ * row_floats_ * sizeof(float));
+    used_.resize(capacity_);
+    rows_ = std::move(rows);
+  }
+
+  float* Insert(int64_t key, uint64_t) {
+    used_[key - first_key_] = 1;
+    ++size_;
+    return RowOf(key);
+  }
+
+  bool Remove(int64_t key, uint64_t) {
+    if (used_.empty() || !used_[key - first_key_]) return false;
+    used_[key - first_key_] = 0;
+    --size_;
+    return true;
+  }
+
+  void Clear() {
+    used_ = std::vector<uint8_t>();
+    rows_ = AlignedBuffer();
+    size_ = 0;
+  }
+
+  void Resize(int64_t row_floats, int64_t keep) {
+    AlignedBuffer rows(used_.size() * row_floats * sizeof(float));
+    for (uint64_t i = 0; i < used_.size(); ++i) {
+      const float* from = RowOf(first_key_ + i);
+      std::copy(from, from + keep, reinterpret_cast<float*>(rows.data()) + i * row_floats);
+    }
+    rows_ = std::move(rows);
+    row_floats_ = row_floats;
+  }
+
+  int64_t size() const { return size_; }
+
+  int64_t MemoryBytes() const { return sizeof(*this) + used_.capacity() + rows_.size(); }
+
+  template <class Fn>
+  void ForEach(const Fn& fn) const {
+    for (uint64_t i = 0; i < used_.size(); ++i) {
+      const int64_t key = first_key_ + static_cast<int64_t>(i);
+      if (used_[i]) fn(key, RowOf(key));
+    }
+  }
+
+ private:
+  float* RowOf(int64_t key) const {
+    return reinterpret_cast<float*>(rows_.data()) + (key - first_key_) * row_floats_;
+  }
+
+  int64_t row_floats_;
+  int64_t first_key_;
+  int64_t capacity_;
+  std::vector<uint8_t> used_;
+  AlignedBuffer rows_;
+  int64_t size_ = 0;
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_INDEX_STORE_H_

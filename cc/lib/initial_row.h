@@ -1,0 +1,49 @@
+// The initial row of a key: a pure function of (seed, key), the same whatever the order of
+// insertion, the number of threads, the storage or the instruction set.
+//
+//   s      = Mix64(seed)
+//   base   = Mix64(Mix64(key) + s)
+//   z[d]   = Mix64(base + (d + 1) * 0x9e3779b97f4a7c15)            64 bits for element d
+//
+//   constant(a, -)            a
+//   uniform(min, max)         (max + min) / 2 + (max - min) / 2 * u,  u = int(z >> 40) - 2^23) * 2^-23
+//   normal(mean, stddev)      mean + stddev * sqrt(-2 ln u1) cos(2 pi u2),
+//                             u1 = ((z >> 40) + 1) 2^-24, u2 = ((z >> 16) mod 2^24) 2^-24
+//   truncated_normal(mean, stddev)
+//                             mean + stddev * sqrt(2) erfinv(erf(sqrt 2) * v),
+//                             v = ((z >> 40) + 1/2) 2^-23 - 1: within two standard deviations
+//
+// Only uint64 add, multiply, xor and shift are used for z, so that stock TensorFlow ops can repeat
+// it. uniform and constant are computed in float32 and repeat bit by bit; the normals are computed
+// in float64 and rounded.
+#ifndef TF_SPARSE_EMB_CC_LIB_INITIAL_ROW_H_
+#define TF_SPARSE_EMB_CC_LIB_INITIAL_ROW_H_
+
+#include <cstdint>
+#include <string>
+
+#include "cc/lib/status.h"
+
+namespace sparse_emb {
+
+class InitialRow {
+ public:
+  enum class Kind { kConstant, kUniform, kNormal, kTruncatedNormal };
+
+  // `kind` is "constant", "uniform", "normal" or "truncated_normal"; a and b are the arguments
+  // above, in that order.
+  static Status Make(const std::string& kind, float a, float b, int64_t seed, InitialRow* out);
+
+  // Writes the `dim` elements of the key's initial row. Thread-safe.
+  void Fill(int64_t key, float* row, int64_t dim) const;
+
+ private:
+  Kind kind_ = Kind::kConstant;
+  float a_ = 0.0f;
+  float b_ = 0.0f;
+  uint64_t mixed_seed_ = 0;
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_INITIAL_ROW_H_

@@ -1,0 +1,133 @@
+#include "cc/lib/key_dedup.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "cc/lib/hash.h"
+
+namespace sparse_emb {
+namespace {
+
+// Numbers keys in order of first appearance. Open addressing over the numbers alone (4 bytes a
+// slot; the keys are those of `unique`), grown with the number of different keys, so that a batch
+// with few of them stays in the first cache level.
+class KeyNumbering {
+ public:
+  explicit KeyNumbering(int64_t* unique) : unique_(unique), slots_(kFirstSlots, kEmpty) {}
+
+  int64_t size() const { return size_; }
+
+  void Prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask()]); }
+
+  // The key's number, which is size() - 1 where the key is new.
+  int32_t NumberOf(int64_t key, uint64_t hash) {
+    for (uint64_t slot = hash & mask();; slot = (slot + 1) & mask()) {
+      const int32_t number = slots_[slot];
+      if (number == kEmpty) return Append(key, slot);
+      if (unique_[number] == key) return number;
+    }
+  }
+
+ private:
+  static constexpr int32_t kEmpty = -1;
+  static constexpr int64_t kFirstSlots = 1024;
+
+  uint64_t mask() const { return slots_.size() - 1; }
+
+  int32_t Append(int64_t key, uint64_t slot) {
+    const int32_t number = static_cast<int32_t>(size_++);
+    unique_[number] = key;
+    slots_[slot] = number;
+    if (size_ * 2 > static_cast<int64_t>(slots_.size())) Grow();
+    return number;
+  }
+
+  void Grow() {
+    slots_.assign(slots_.size() * 4, kEmpty);
+    for (int64_t number = 0; number < size_; ++number) {
+      uint64_t slot = HashKey(unique_[number]) & mask();
+      while (slots_[slot] != kEmpty) slot = (slot + 1) & mask();
+      slots_[slot] = static_cast<int32_t>(number);
+    }
+  }
+
+  int64_t* const unique_;
+  int64_t size_ = 0;
+  std::vector<int32_t> slots_;
+};
+
+// Calls fn(i, number of keys[i]) for i in [0, n) in order.
+template <class Fn>
+void NumberKeys(const int64_t* keys, int64_t n, KeyNumbering* numbering, const Fn& fn) {
+  constexpr int64_t kBlock = 32;
+  uint64_t hashes[kBlock];
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t count = std::min(kBlock, n - begin);
+    for (int64_t j = 0; j < count; ++j) {
+      hashes[j] = HashKey(keys[begin + j]);
+      numbering->Prefetch(hashes[j]);
+    }
+    for (int64_t j = 0; j < count; ++j) {
+      fn(begin + j, numbering->NumberOf(keys[begin + j], hashes[j]));
+    }
+  }
+}
+
+int64_t DedupSerially(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
+                      int32_t* counts) {
+  KeyNumbering numbering(unique);
+  int64_t known = 0;
+  NumberKeys(keys, n, &numbering, [&](int64_t i, int32_t number) {
+    if (number == known) counts[known++] = 0;
+    inverse[i] = number;
+    ++counts[number];
+  });
+  return known;
+}
+
+}  // namespace
+
+int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
+                  int32_t* counts, WorkerPool* pool) {
+  constexpr int64_t kMinPart = 16384;
+  const int64_t parts = std::min<int64_t>(pool->num_threads(), n / kMinPart);
+  if (parts < 2) return DedupSerially(keys, n, unique, inverse, counts);
+
+  // Each thread numbers a part of the keys by itself; the parts' unique keys are numbered again in
+  // order, which keeps the order of first occurrence; then the parts' numbers are translated.
+  struct Part {
+    int64_t begin, end, size;
+  };
+  std::vector<Part> part_list(parts);
+  std::vector<int64_t> part_unique(n);
+  std::vector<int32_t> part_counts(n);
+  pool->ParallelFor(parts, n / parts * 10, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t begin = n * p / parts;
+      const int64_t end = n * (p + 1) / parts;
+      part_list[p] = {begin, end,
+                      DedupSerially(keys + begin, end - begin, &part_unique[begin],
+                                    inverse + begin, &part_counts[begin])};
+    }
+  });
+
+  std::vector<int32_t> translation(n);
+  KeyNumbering numbering(unique);
+  int64_t known = 0;
+  for (const Part& part : part_list) {
+    NumberKeys(&part_unique[part.begin], part.size, &numbering, [&](int64_t j, int32_t number) {
+      if (number == known) counts[known++] = 0;
+      translation[part.begin + j] = number;
+      counts[number] += part_counts[part.begin + j];
+    });
+  }
+  pool->ParallelFor(parts, n / parts, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const int32_t* to = &translation[part_list[p].begin];
+      for (int64_t i = part_list[p].begin; i < part_list[p].end; ++i) inverse[i] = to[inverse[i]];
+    }
+  });
+  return known;
+}
+
+}  // namespace sparse_emb

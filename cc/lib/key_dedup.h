@@ -1,0 +1,24 @@
+// The unique keys of a batch, in order of first occurrence.
+#ifndef TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_
+#define TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_
+
+#include <cstdint>
+
+#include "cc/lib/worker_pool.h"
+
+namespace sparse_emb {
+
+//   U = 0
+//   for i in 0 .. n - 1:
+//     if keys[i] has not come before: unique[U] = keys[i]; counts[U] = 0; U += 1
+//     inverse[i] = u where unique[u] == keys[i]
+//     counts[u] += 1
+//   return U
+//
+// unique and counts need room for n. n < 2^31.
+int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
+                  int32_t* counts, WorkerPool* pool);
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_

@@ -1,0 +1,223 @@
+// The default storage: an open-addressing index over rows that never move.
+//
+// Index: buckets of one cache line, each with 12 slots of a tag (8 bits of the hash) and a row
+// number. A search reads one line, compares the 12 tags at once and goes to the row whose tag
+// agrees; the row begins with its key, so checking it costs no other line. Full buckets spill into
+// the next; `spilled` counts the keys that passed a bucket by, so that a search knows when to stop
+// and a removal needs no tombstone (the counting is that of Folly's F14).
+//
+//   row = [key: 8 bytes | embedding: D floats | state: S floats]
+//
+// Bytes beyond 4 (D + S) a row: 8 for the key and 64 / 12 / load for the index, the load being
+// between .425 (after growth) and .85: 14.3 to 20.5, and a part of one chunk of rows unused.
+#ifndef TF_SPARSE_EMB_CC_LIB_SLAB_STORE_H_
+#define TF_SPARSE_EMB_CC_LIB_SLAB_STORE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "cc/lib/row_chunks.h"
+#include "cc/lib/store.h"
+#include "cc/lib/vector_ops.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace sparse_emb {
+
+class SlabStore : public HashedStore {
+ public:
+  SlabStore(const StoreOptions& options, int /*shard*/) : rows_(RowBytes(options.row_floats)) {}
+
+  void PrefetchIndex(int64_t, uint64_t hash) const {
+    if (!buckets_.empty()) __builtin_prefetch(&buckets_[Home(hash)]);
+  }
+
+  void PrefetchRow(int64_t, uint64_t hash) const {
+    if (buckets_.empty()) return;
+    const Bucket& bucket = buckets_[Home(hash)];
+    if (const uint32_t match = bucket.Match(Tag(hash))) {
+      PrefetchBytes(rows_.Row(bucket.rows[__builtin_ctz(match)]), rows_.row_bytes());
+    }
+  }
+
+  float* Find(int64_t key, uint64_t hash) const {
+    const Place place = Search(key, hash);
+    return place.slot < 0 ? nullptr : Floats(rows_.Row(buckets_[place.bucket].rows[place.slot]));
+  }
+
+  void Reserve(int64_t count) {
+    const int64_t fresh = count - static_cast<int64_t>(free_rows_.size());
+    if (fresh > 0) rows_.Reserve(used_rows_ + fresh);
+    uint64_t buckets = std::max<uint64_t>(buckets_.size(), 1);
+    while ((size_ + count) * 100 > static_cast<int64_t>(buckets * kSlots) * kMaxLoadPercent) {
+      buckets *= 2;
+    }
+    if (buckets != buckets_.size()) Rehash(buckets);
+  }
+
+  float* Insert(int64_t key, uint64_t hash) {
+    uint32_t row_number;
+    if (free_rows_.empty()) {
+      row_number = static_cast<uint32_t>(used_rows_++);
+    } else {
+      row_number = free_rows_.back();
+      free_rows_.pop_back();
+    }
+    char* row = rows_.Row(row_number);
+    std::memcpy(row, &key, sizeof(key));
+    AddToIndex(hash, row_number, &buckets_);
+    ++size_;
+    return Floats(row);
+  }
+
+  bool Remove(int64_t key, uint64_t hash) {
+    const Place place = Search(key, hash);
+    if (place.slot < 0) return false;
+    free_rows_.push_back(buckets_[place.bucket].rows[place.slot]);
+    buckets_[place.bucket].tags[place.slot] = 0;
+    for (uint64_t passed = Home(hash); passed != place.bucket; passed = Next(passed)) {
+      if (buckets_[passed].spilled != kSpilledForever) --buckets_[passed].spilled;
+    }
+    --size_;
+    return true;
+  }
+
+  void Clear() {
+    buckets_ = std::vector<Bucket>();
+    rows_ = RowChunks(rows_.row_bytes());
+    free_rows_ = std::vector<uint32_t>();
+    used_rows_ = size_ = 0;
+  }
+
+  void Resize(int64_t row_floats, int64_t keep) {
+    RowChunks resized(RowBytes(row_floats));
+    resized.Reserve(used_rows_);
+    for (int64_t r = 0; r < used_rows_; ++r) {
+      const uint32_t row = static_cast<uint32_t>(r);
+      std::memcpy(resized.Row(row), rows_.Row(row), RowBytes(keep));
+      rows_.ReleaseBefore(row);
+    }
+    rows_ = std::move(resized);
+  }
+
+  int64_t size() const { return size_; }
+
+  int64_t MemoryBytes() const {
+    return sizeof(*this) + buckets_.capacity() * sizeof(Bucket) + rows_.MemoryBytes() +
+           free_rows_.capacity() * sizeof(uint32_t);
+  }
+
+  template <class Fn>
+  void ForEach(const Fn& fn) const {
+    std::vector<bool> is_free(used_rows_, false);
+    for (uint32_t row : free_rows_) is_free[row] = true;
+    for (int64_t r = 0; r < used_rows_; ++r) {
+      if (is_free[r]) continue;
+      char* row = rows_.Row(static_cast<uint32_t>(r));
+      fn(KeyOf(row), Floats(row));
+    }
+  }
+
+ private:
+  static constexpr int kSlots = 12;
+  static constexpr int64_t kMaxLoadPercent = 85;
+  static constexpr uint8_t kSpilledForever = 255;
+
+  struct alignas(64) Bucket {
+    uint8_t tags[kSlots] = {};  // 0: empty
+    uint8_t spilled = 0;        // keys that passed this bucket by; 255: at some time 255 or more
+    uint32_t rows[kSlots];
+
+    // One bit for each slot with this tag.
+    uint32_t Match(uint8_t tag) const {
+#if defined(__SSE2__)
+      // The 4 bytes past the tags belong to this bucket and are masked out.
+      const __m128i all = _mm_load_si128(reinterpret_cast<const __m128i*>(tags));
+      return _mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_set1_epi8(static_cast<char>(tag)))) &
+             ((1u << kSlots) - 1);
+#else
+      uint32_t match = 0;
+      for (int i = 0; i < kSlots; ++i) match |= static_cast<uint32_t>(tags[i] == tag) << i;
+      return match;
+#endif
+    }
+  };
+  static_assert(sizeof(Bucket) == 64, "a bucket is a cache line");
+
+  // Where a key stands in the index; slot -1: nowhere.
+  struct Place {
+    uint64_t bucket;
+    int slot;
+  };
+
+  // The table takes the hash's top bits for the shard; the tag is its low byte, the bucket's number
+  // comes from between.
+  static uint8_t Tag(uint64_t hash) {
+    const uint8_t tag = static_cast<uint8_t>(hash);
+    return tag == 0 ? 1 : tag;
+  }
+  uint64_t Home(uint64_t hash) const { return (hash >> 8) & (buckets_.size() - 1); }
+  uint64_t Next(uint64_t bucket) const { return (bucket + 1) & (buckets_.size() - 1); }
+
+  static int64_t RowBytes(int64_t floats) { return sizeof(int64_t) + floats * sizeof(float); }
+  static int64_t KeyOf(const char* row) {
+    int64_t key;
+    std::memcpy(&key, row, sizeof(key));
+    return key;
+  }
+  static float* Floats(char* row) { return reinterpret_cast<float*>(row + sizeof(int64_t)); }
+
+  Place Search(int64_t key, uint64_t hash) const {
+    const uint8_t tag = Tag(hash);
+    uint64_t b = Home(hash);
+    for (uint64_t probe = 0; probe < buckets_.size(); ++probe, b = Next(b)) {
+      const Bucket& bucket = buckets_[b];
+      for (uint32_t match = bucket.Match(tag); match != 0; match &= match - 1) {
+        const int slot = __builtin_ctz(match);
+        if (KeyOf(rows_.Row(bucket.rows[slot])) == key) return {b, slot};
+      }
+      if (bucket.spilled == 0) break;
+    }
+    return {0, -1};
+  }
+
+  static void AddToIndex(uint64_t hash, uint32_t row_number, std::vector<Bucket>* buckets) {
+    const uint64_t mask = buckets->size() - 1;
+    for (uint64_t b = (hash >> 8) & mask;; b = (b + 1) & mask) {
+      Bucket& bucket = (*buckets)[b];
+      if (const uint32_t empty = bucket.Match(0)) {
+        const int slot = __builtin_ctz(empty);
+        bucket.tags[slot] = Tag(hash);
+        bucket.rows[slot] = row_number;
+        return;
+      }
+      if (bucket.spilled != kSpilledForever) ++bucket.spilled;
+    }
+  }
+
+  void Rehash(uint64_t bucket_count) {
+    std::vector<Bucket> buckets(bucket_count);
+    for (const Bucket& bucket : buckets_) {
+      for (int slot = 0; slot < kSlots; ++slot) {
+        if (bucket.tags[slot] == 0) continue;
+        AddToIndex(HashKey(KeyOf(rows_.Row(bucket.rows[slot]))), bucket.rows[slot], &buckets);
+      }
+    }
+    buckets_ = std::move(buckets);
+  }
+
+  RowChunks rows_;
+  std::vector<Bucket> buckets_;
+  std::vector<uint32_t> free_rows_;
+  int64_t used_rows_ = 0;  // rows ever handed out: those in use and the free ones
+  int64_t size_ = 0;
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_SLAB_STORE_H_

@@ -1,0 +1,54 @@
+// What a storage is: one shard of a table, for one thread at a time. ShardedTable<Store>
+// (sharded_table.h) makes a thread-safe Table of any class with these members:
+//
+//   Store(const StoreOptions&, int shard)
+//   class Router: Router(const StoreOptions&); int operator()(key, hash) const, the shard of a key
+//   void PrefetchIndex(key, hash) const     first cache line of a search
+//   void PrefetchRow(key, hash) const       reads that line, prefetches the row it points to
+//   float* Find(key, hash) const            the row, or null
+//   void Reserve(count)                     room for count more keys; may throw std::bad_alloc,
+//                                           and then nothing has changed
+//   float* Insert(key, hash)                a new row for a key that is not there, after Reserve;
+//                                           its floats are undefined. Other rows may have moved
+//                                           before (in Reserve), but do not move here
+//   bool Remove(key, hash)                  false if the key is not there
+//   void Clear()
+//   void Resize(row_floats, keep)           changes the rows' width, keeps the first `keep` floats;
+//                                           may throw as Reserve does
+//   int64_t size() const, MemoryBytes() const
+//   void ForEach(fn(key, row)) const        the rows in the storage's order
+//
+// `hash` is HashKey(key).
+#ifndef TF_SPARSE_EMB_CC_LIB_STORE_H_
+#define TF_SPARSE_EMB_CC_LIB_STORE_H_
+
+#include <cstdint>
+
+#include "cc/lib/hash.h"
+
+namespace sparse_emb {
+
+// A power of two: how many parts of a table can be changed at once.
+inline constexpr int kShardBits = 6;
+inline constexpr int kShards = 1 << kShardBits;
+
+struct StoreOptions {
+  int64_t row_floats = 0;  // D + S
+  int64_t input_dim = -1;  // keys are in [0, input_dim); -1: every int64
+};
+
+// The base of the storages that hash: the top bits of the hash choose the shard.
+class HashedStore {
+ public:
+  class Router {
+   public:
+    explicit Router(const StoreOptions&) {}
+    int operator()(int64_t, uint64_t hash) const {
+      return static_cast<int>(hash >> (64 - kShardBits));
+    }
+  };
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_STORE_H_

@@ -1,0 +1,113 @@
+// An embedding table: int64 key -> row [embedding: D floats | optimizer state: S floats].
+//
+// This is the `LookupableEmbeddingVar` of the literature (GetEmbedding, PutEmbedding, emb_len), on
+// batches: a virtual call and a lock for each key would cost more than the work.
+//
+// Every int64 is a valid key. A key that is not in the table reads as its initial row, a function
+// of (seed, key) alone (initial_row.h), or as zeros.
+//
+// All methods are thread-safe: those that only read rows share the table, those that change rows
+// have it alone, so nobody sees half of an update. Each method validates, then mutates: one that
+// returns an error has changed nothing. Results do not depend on the number of threads of the pool.
+#ifndef TF_SPARSE_EMB_CC_LIB_TABLE_H_
+#define TF_SPARSE_EMB_CC_LIB_TABLE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cc/lib/initial_row.h"
+#include "cc/lib/status.h"
+#include "cc/lib/update_rules.h"
+#include "cc/lib/worker_pool.h"
+
+namespace sparse_emb {
+
+struct TableOptions {
+  std::string name;                // for error messages
+  std::string storage = "slab";    // one that MakeTable knows
+  int64_t dim = 0;                 // D > 0
+  int64_t input_dim = -1;          // keys must be in [0, input_dim); -1: every int64
+  int64_t max_rows = -1;           // the table never holds more; -1: no bound
+  InitialRow initial_row;
+};
+
+// What a key that is not in the table reads as.
+enum class Missing { kInitial, kZeros };
+
+// An optimizer's claim on the table: the rule by which the rows' state is kept.
+struct Binding {
+  std::string rule;                  // empty: no optimizer yet
+  std::vector<float> initial_state;  // S floats
+  int64_t token = 0;                 // tells this binding from all others of the table
+};
+
+class Table {
+ public:
+  explicit Table(TableOptions options) : options_(std::move(options)) {}
+  virtual ~Table() = default;
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+
+  const TableOptions& options() const { return options_; }
+
+  // out[i] = the embedding of keys[i], for i in [0, n). With `insert` a missing key is given its
+  // initial row first; without it nothing changes and the key reads as `missing` says.
+  virtual Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
+                        WorkerPool* pool) = 0;
+
+  // Applies the rule to the rows of keys, which must differ, with the gradients grads [n, D]. A
+  // missing key is inserted first. `token` is that of the binding the caller believes in; 0
+  // accepts any binding of the same rule. `keys_differ` is the caller's word that they do.
+  virtual Status Update(const int64_t* keys, const float* grads, int64_t n, const RuleCall& rule,
+                        int64_t token, bool keys_differ, WorkerPool* pool) = 0;
+
+  // Sets the embeddings of keys to rows [n, D]; the last of a repeated key wins. New rows get the
+  // initial state, rows that exist keep theirs.
+  virtual Status Upsert(const int64_t* keys, const float* rows, int64_t n, WorkerPool* pool) = 0;
+
+  // out[i] = whether keys[i] is in the table.
+  virtual Status Contains(const int64_t* keys, int64_t n, bool* out, WorkerPool* pool) = 0;
+
+  // Forgets the keys; those that are not in the table are passed over.
+  virtual Status Remove(const int64_t* keys, int64_t n, WorkerPool* pool) = 0;
+
+  virtual void Clear() = 0;
+
+  virtual int64_t Size() = 0;
+
+  // Bytes of the rows, their state and the index.
+  virtual int64_t MemoryBytes() = 0;
+
+  // Calls allocate(n, width) with the number of rows and the floats of each, D or, with_state,
+  // D + S, and writes keys [n] and rows [n, width] to where it points. Rows stand in the storage's
+  // order. Where it returns null pointers, nothing is written.
+  using ExportBuffers = std::pair<int64_t*, float*>;
+  virtual void Export(bool with_state,
+                      const std::function<ExportBuffers(int64_t n, int64_t width)>& allocate) = 0;
+
+  // Makes room for the rule's state in every row and sets it to `initial_state`. *token is the new
+  // binding's, never 0. If memory runs out the table keeps all embeddings and has no binding.
+  virtual Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
+                      int64_t* token) = 0;
+
+ protected:
+  // An error for the first key outside [0, input_dim).
+  Status CheckKeys(const int64_t* keys, int64_t n) const;
+
+  // An error unless an update by `rule` with `token` may touch rows under this binding.
+  Status CheckBinding(const Binding& binding, const RuleCall& rule, int64_t token) const;
+
+ private:
+  const TableOptions options_;
+};
+
+// `storage` is unordered_map, open_addressing, chained, slab, or index, which needs an input_dim.
+Status MakeTable(TableOptions options, std::unique_ptr<Table>* out);
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_TABLE_H_

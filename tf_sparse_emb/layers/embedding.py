@@ -1,0 +1,161 @@
+"""The embedding layer."""
+
+import keras
+import tensorflow as tf
+
+from tf_sparse_emb import ops
+from tf_sparse_emb.initializers import choose_seed
+from tf_sparse_emb.ops.embedding_duplicate import COMBINERS
+from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.variable import EmbeddingVariable, check_positive, choose_storage
+
+# float32 holds every integer up to here.
+_EXACT_FLOATS = 2**24
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class Embedding(keras.layers.Layer):
+    """Turns keys into embeddings: `keras.layers.Embedding` for any 64-bit key.
+
+    With `training=True`, as in `fit`, a key that comes for the first time gets a row. Otherwise (`evaluate`,
+    `predict`, a plain call) nothing is inserted, and a missing key reads as its initial row, the one it would get, or
+    as zeros. A frozen layer (`trainable=False`) inserts nothing either.
+
+    The layer may be called any number of times in a step; gradients add up. It needs one of `tse.optimizers`.
+
+    >>> model = keras.Sequential([keras.Input([3], dtype="int64"), tse.Embedding(None, 8, combiner="mean")])
+    >>> model(np.array([[1, 2**40, -7]])).shape
+    TensorShape([1, 8])
+
+    Args:
+        input_dim: int, the size of the vocabulary: keys are in [0, input_dim). None: any int64 is a key.
+        output_dim: int, D, the width of an embedding.
+        embeddings_initializer: Keras initializer by name or instance, default "uniform". With input_dim None: Zeros,
+            Ones, Constant, RandomUniform, RandomNormal, TruncatedNormal or `tse.initializers.UniformUnitScaling`.
+        combiner: None (default), or "sum", "mean" or "sqrtn" to pool the last axis of the keys.
+        storage: None (default: "index" where input_dim is given, else "slab"), "slab", "open_addressing", "chained",
+            "unordered_map" or "index"; see `tse.EmbeddingVariable`.
+        seed: int or None, of the initial rows. None draws one, which `get_config` then holds.
+        max_rows: int or None (default): the table never holds more rows; an insert beyond that is an error.
+        missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
+        **kwargs: `name`, `dtype` and `trainable`, as for every layer. Rows are float32; the output is of the policy's
+            compute dtype.
+
+    Input: int32, int64 or string (its 64-bit fingerprint) of any shape. Where input_dim is at most 2^24, floats are cast,
+    as in `keras.layers.Embedding`, because that is what a Sequential model without `keras.Input` makes of its input.
+
+    Output: `keys.shape + [D]`, or with a combiner `keys.shape[:-1] + [D]`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+        TypeError: if keys are of another dtype.
+        tf.errors.InvalidArgumentError: if a key is outside [0, input_dim).
+        tf.errors.ResourceExhaustedError: if a batch would take the table beyond max_rows.
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        embeddings_initializer="uniform",
+        combiner=None,
+        storage=None,
+        seed=None,
+        max_rows=None,
+        missing="initial",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_positive("input_dim", input_dim, or_none=True)
+        check_positive("output_dim", output_dim)
+        check_positive("max_rows", max_rows, or_none=True)
+        if combiner is not None and combiner not in COMBINERS:
+            raise ValueError(f"combiner must be None or one of {', '.join(COMBINERS)}, got {combiner!r}")
+        if missing not in ("initial", "zeros"):
+            raise ValueError(f"missing must be 'initial' or 'zeros', got {missing!r}")
+        self.input_dim = input_dim
+        self.output_dim = output_dim
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.combiner = combiner
+        self.storage = choose_storage(storage, input_dim)
+        self.seed = choose_seed(seed, self.embeddings_initializer)
+        self.max_rows = max_rows
+        self.missing = missing
+        # The ops have no XLA kernels; Keras' jit_compile falls back and says so.
+        self.supports_jit = False
+
+    def build(self, input_shape=None):
+        """Creates the table, `self.embeddings`."""
+        if self.built:
+            return
+        self.embeddings = EmbeddingVariable(
+            self.output_dim,
+            input_dim=self.input_dim,
+            initializer=self.embeddings_initializer,
+            storage=self.storage,
+            seed=self.seed,
+            max_rows=self.max_rows,
+            trainable=self.trainable,
+        )
+        self.built = True
+
+    def call(self, inputs, training=None):
+        """Looks keys up; see the class."""
+        keys = self._keys(inputs)
+        unique_keys, inverse, _ = ops.embedding_key_dedup(tf.reshape(keys, [-1]))
+        rows = ops.embedding_lookup(
+            self.embeddings, unique_keys, insert=bool(training) and self.trainable, missing=self.missing
+        )
+        shape = tf.shape(keys)
+        if self.combiner is None:
+            values = ops.embedding_duplicate(rows, inverse)
+        else:
+            shape = shape[:-1]
+            bag_size = tf.shape(keys, out_type=tf.int64)[-1]
+            row_splits = tf.range(tf.cast(tf.reduce_prod(shape), tf.int64) + 1) * bag_size
+            values = ops.embedding_duplicate(rows, inverse, row_splits=row_splits, combiner=self.combiner)
+        values = tf.reshape(values, tf.concat([shape, [self.output_dim]], 0))
+        values = tf.ensure_shape(values, self.compute_output_shape(keys.shape))
+        return tf.cast(values, self.compute_dtype)
+
+    def _keys(self, inputs):
+        inputs = tf.convert_to_tensor(inputs, dtype_hint=tf.int64)
+        if inputs.dtype.is_floating:
+            if self.input_dim is None or self.input_dim > _EXACT_FLOATS:
+                raise TypeError(
+                    f"keys of layer '{self.name}' must be int32, int64 or string, got {inputs.dtype.name}, which would "
+                    "lose bits. Keras makes floats of ids unless told: begin the model with "
+                    "keras.Input(shape, dtype='int64')"
+                )
+            inputs = tf.cast(inputs, tf.int64)
+        keys = as_keys(inputs, f"keys of layer '{self.name}'")
+        if self.combiner is not None and keys.shape.rank == 0:
+            raise ValueError(f"combiner {self.combiner!r} pools the last axis of the keys, got a scalar")
+        return keys
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the output for keys of `input_shape`."""
+        input_shape = tuple(input_shape)
+        return (*(input_shape if self.combiner is None else input_shape[:-1]), self.output_dim)
+
+    def get_config(self):
+        """Returns the constructor's arguments; the seed is the one in use."""
+        return {
+            **super().get_config(),
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "combiner": self.combiner,
+            "storage": self.storage,
+            "seed": self.seed,
+            "max_rows": self.max_rows,
+            "missing": self.missing,
+        }
+
+    def save_own_variables(self, store):
+        """Raises: saving tables in Keras' files is not supported yet."""
+        self.embeddings.numpy()
+
+    def load_own_variables(self, store):
+        """Raises: saving tables in Keras' files is not supported yet."""
+        self.embeddings.numpy()

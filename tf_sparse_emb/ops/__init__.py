@@ -1,0 +1,20 @@
+"""The five ops of an embedding step, as functions.
+
+forward: `embedding_key_dedup` -> `embedding_lookup` -> `embedding_duplicate`; backward: `embedding_grad_reduce` ->
+`embedding_update`. They work in eager mode and in `tf.function`; none has an XLA kernel.
+"""
+
+from tf_sparse_emb.ops.embedding_duplicate import embedding_duplicate
+from tf_sparse_emb.ops.embedding_grad_reduce import embedding_grad_reduce
+from tf_sparse_emb.ops.embedding_key_dedup import KeyDedup, embedding_key_dedup
+from tf_sparse_emb.ops.embedding_lookup import embedding_lookup
+from tf_sparse_emb.ops.embedding_update import embedding_update
+
+__all__ = [
+    "KeyDedup",
+    "embedding_duplicate",
+    "embedding_grad_reduce",
+    "embedding_key_dedup",
+    "embedding_lookup",
+    "embedding_update",
+]

@@ -1,0 +1,65 @@
+"""EmbeddingLookup: one row per key."""
+
+import tensorflow as tf
+
+from tf_sparse_emb.gen_ops import library
+from tf_sparse_emb.ops.keys import as_keys
+
+# The first dimension of a table's gradient as IndexedSlices. Huge on purpose: whatever would make a dense tensor of
+# it fails at once.
+MAX_KEYS = 2**62
+
+
+def check_table(table):
+    """Raises a TypeError unless `table` is an embedding table's variable."""
+    if not hasattr(table, "table_handle"):
+        raise TypeError(f"table must be a tse.EmbeddingVariable, got {type(table).__name__}")
+
+
+def embedding_lookup(table, keys, *, insert=False, missing="initial"):
+    """Looks up one row per key.
+
+    A key that is not in the table reads as its initial row, a function of (seed, key) alone. The gradient
+    reaches the table's variable as `tf.IndexedSlices(grad, keys)`; look up unique keys (`embedding_key_dedup`) to
+    move each row once.
+
+    >>> table = tse.EmbeddingVariable(4)
+    >>> tse.ops.embedding_lookup(table, [7, 2**40], insert=True).shape
+    TensorShape([2, 4])
+
+    Args:
+        table: `tse.EmbeddingVariable` of width D.
+        keys: int32, int64 or string tensor of any shape; keys may repeat.
+        insert: bool, default False. Insert missing keys with their initial rows.
+        missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
+
+    Returns:
+        float32 tensor of shape `keys.shape + [D]`.
+
+    Raises:
+        TypeError: if `table` is no table or keys are of another dtype.
+        ValueError: if `missing` is another word.
+        tf.errors.InvalidArgumentError: if a key is outside [0, input_dim) of a bounded table.
+        tf.errors.ResourceExhaustedError: if the table would grow beyond its `max_rows`.
+    """
+    check_table(table)
+    if missing not in ("initial", "zeros"):
+        raise ValueError(f"missing must be 'initial' or 'zeros', got {missing!r}")
+    keys = as_keys(keys)
+    rows = library.sparse_emb_embedding_lookup(
+        table=table.table_handle,
+        keys=tf.reshape(keys, [-1]),
+        anchor=table.value,
+        insert=insert,
+        missing=missing,
+    )
+    if keys.shape.rank == 1:
+        return rows
+    return tf.ensure_shape(tf.reshape(rows, tf.concat([tf.shape(keys), [table.dim]], 0)), keys.shape + [table.dim])
+
+
+@tf.RegisterGradient("SparseEmb>EmbeddingLookup")
+def _embedding_lookup_gradient(op, grad):
+    keys, anchor = op.inputs[1], op.inputs[2]
+    dense_shape = tf.constant([MAX_KEYS, anchor.shape[1]], tf.int64)
+    return None, None, tf.IndexedSlices(tf.convert_to_tensor(grad), keys, dense_shape)

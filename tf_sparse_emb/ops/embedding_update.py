@@ -1,0 +1,66 @@
+"""EmbeddingUpdate: applies an update rule to rows of a table, in place."""
+
+import tensorflow as tf
+
+from tf_sparse_emb.gen_ops import library
+from tf_sparse_emb.ops.embedding_lookup import check_table
+from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.update_rules import get_rule
+
+
+def embedding_update(
+    table, keys, grads, rule, *, step=1, binding=0, keys_differ=False, check_finite=True, **hyperparameters
+):
+    """Applies an update rule to the rows of keys, in place.
+
+    A key that is not in the table is created from its initial row and state, then updated. Rows that no key names do
+    not change. An error leaves the table as it was. The optimizers of `tse.optimizers` call this; the formulas are in
+    their docstrings.
+
+    >>> table = tse.EmbeddingVariable(2, initializer="zeros")
+    >>> table.bind("sgd")
+    >>> tse.ops.embedding_update(table, [7], [[1.0, 2.0]], "sgd", learning_rate=0.5)
+    >>> table.lookup([7])
+    [[-0.5, -1.0]]
+
+    Args:
+        table: `tse.EmbeddingVariable` of width D, bound to the rule (`table.bind(rule)`).
+        keys: int32, int64 or string [U]; no key may come twice.
+        grads: float32 [U, D], the summed gradients.
+        rule: "sgd", "row_wise_adagrad" or "row_wise_adam".
+        step: int64 scalar, the optimizer's 1-based step; default 1.
+        binding: int, what `table.bind` returned: an update from a binding that is no longer the table's is refused. The
+            default 0 accepts any binding of the rule.
+        keys_differ: bool, default False. The caller's word that no key comes twice; otherwise the op looks.
+        check_finite: bool, default True. Refuse gradients that are not finite.
+        **hyperparameters: the rule's, as floats or scalar tensors. sgd: learning_rate, weight_decay=0.
+            row_wise_adagrad: learning_rate, epsilon=1e-8, weight_decay=0. row_wise_adam: learning_rate, beta_1=0.9,
+            beta_2=0.999, epsilon=1e-8, weight_decay=0.
+
+    Returns:
+        The op (None in eager mode).
+
+    Raises:
+        ValueError: if the rule or a hyper-parameter is unknown.
+        tf.errors.InvalidArgumentError: if a key comes twice or is out of range, a gradient is not finite, or a shape
+            is wrong.
+        tf.errors.FailedPreconditionError: if the table is not bound to the rule, or not by this binding.
+    """
+    check_table(table)
+    values = get_rule(rule).hyper_values(hyperparameters)
+    return library.sparse_emb_embedding_update(
+        table=table.table_handle,
+        keys=as_keys(keys),
+        grads=grads,
+        hypers=tf.stack([tf.cast(value, tf.float32) for value in values]),
+        step=tf.cast(step, tf.int64),
+        rule=rule,
+        binding=binding,
+        keys_differ=keys_differ,
+        check_finite=check_finite,
+    )
+
+
+def check_finite(keys, grads, table_name):
+    """An op that fails unless all of grads [U, D] are finite; the error names the table and the key."""
+    return library.sparse_emb_embedding_check_finite(keys=keys, grads=grads, table_name=table_name)

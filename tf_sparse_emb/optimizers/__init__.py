@@ -1,0 +1,7 @@
+"""Keras optimizers that update embedding tables in place."""
+
+from tf_sparse_emb.optimizers.row_wise_adagrad import RowWiseAdagrad
+from tf_sparse_emb.optimizers.row_wise_adam import RowWiseAdam
+from tf_sparse_emb.optimizers.sgd import SGD
+
+__all__ = ["SGD", "RowWiseAdagrad", "RowWiseAdam"]

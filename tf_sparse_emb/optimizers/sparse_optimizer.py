@@ -1,0 +1,304 @@
+"""What the optimizers share: one step over tables, sparse and dense gradients."""
+
+import re
+
+import keras
+import tensorflow as tf
+
+from tf_sparse_emb import ops
+from tf_sparse_emb.ops.embedding_update import check_finite
+from tf_sparse_emb.variable import EmbeddingVariable
+
+# A variable named `embeddings`, as Keras' own Embedding names its weights.
+ROW_WISE_VARIABLES = r"(^|/)embeddings$"
+
+
+class _Bound:
+    """The variables an optimizer was built for, by Keras' variable key.
+
+    A plain object: Keras would take variables in an optimizer's lists and dicts for the optimizer's own.
+    """
+
+    def __init__(self):
+        self.tables = {}  # key -> EmbeddingVariable
+        self.bindings = {}  # key -> the binding of that table
+        self.slots = {}  # key of a plain variable -> {slot name: variable}
+        self.row_wise = set()  # keys of the plain variables with row-wise state
+
+
+class SparseOptimizer(keras.optimizers.Optimizer):
+    """Base of the optimizers: Keras optimizers which update embedding tables in place.
+
+    One `apply_gradients` takes three kinds of variables:
+
+    - a table (`tse.EmbeddingVariable`): `_resource_apply_sparse` calls `tse.ops.embedding_update`; the state is in the
+      table's rows;
+    - a plain variable with an `IndexedSlices` gradient: only the rows named change, in the variable and its state;
+    - a plain variable with a dense gradient.
+
+    Repeated keys are summed first, then the rule is applied once. Gradients are clipped after that. All gradients are
+    checked to be finite before any variable changes. Weight decay is decoupled and touches only rows of the batch.
+
+    A subclass gives the rule: `rule`, `_hypers`, `_initial_values`, `_slot_initials` and `_step`.
+
+    Args:
+        learning_rate: float, `LearningRateSchedule` or callable.
+        weight_decay: float or None (default).
+        clipnorm, clipvalue, global_clipnorm: float or None; at most one. As in Keras, on the summed gradients.
+        loss_scale_factor: float or None: gradients are divided by it.
+        row_wise_variables: regular expression; a rule with row-wise state keeps it for plain variables of rank 2 or more
+            whose path it finds itself in. Default: variables named `embeddings`. The others have element-wise state.
+        check_finite: bool, default True. Refuse gradients that are not finite.
+        name: str or None.
+
+    Raises:
+        ValueError: for use_ema and gradient_accumulation_steps, which are not supported yet.
+    """
+
+    rule = None
+
+    def __init__(
+        self,
+        learning_rate,
+        *,
+        weight_decay=None,
+        row_wise_variables=ROW_WISE_VARIABLES,
+        check_finite=True,
+        name=None,
+        **kwargs,
+    ):
+        for argument in ("use_ema", "gradient_accumulation_steps"):
+            if kwargs.get(argument):
+                raise ValueError(f"{type(self).__name__} does not support {argument} yet, got {kwargs[argument]!r}")
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.row_wise_variables = row_wise_variables
+        self.check_finite = check_finite
+        self._bound = _Bound()
+
+    def build(self, var_list):
+        """Creates the state of plain variables and binds tables to the rule, which resets the tables' state."""
+        if self.built:
+            return
+        var_list = list(var_list)
+        plain = [variable for variable in var_list if not isinstance(variable, EmbeddingVariable)]
+        super().build(plain)
+        for variable in plain:
+            self._add_slots(variable)
+        for table in (variable for variable in var_list if isinstance(variable, EmbeddingVariable)):
+            key = self._var_key(table)
+            self._bound.tables[key] = table
+            self._bound.bindings[key] = table.bind(self.rule, **self._initial_values())
+
+    def _add_slots(self, variable):
+        key = self._var_key(variable)
+        path = getattr(variable, "path", None) or variable.name.split(":")[0]
+        row_wise = len(variable.shape) >= 2 and re.search(self.row_wise_variables, path) is not None
+        if row_wise:
+            self._bound.row_wise.add(key)
+        self._bound.slots[key] = {
+            name: self.add_variable(
+                shape=variable.shape[:1] if per_row else variable.shape,
+                initializer=keras.initializers.Constant(initial),
+                dtype=variable.dtype,
+                name=f"{path.replace('/', '_')}_{name}",
+            )
+            for name, (per_row, initial) in self._slot_initials(row_wise).items()
+        }
+
+    def _check_variables_are_known(self, variables):
+        super()._check_variables_are_known([v for v in variables if self._var_key(v) not in self._bound.tables])
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates variables with their gradients; see the class.
+
+        Args:
+            grads: list of tensors, `tf.IndexedSlices` or None, one for each variable.
+            trainable_variables: list of variables. The first call builds the optimizer for them.
+
+        Raises:
+            tf.errors.InvalidArgumentError: if a gradient is not finite; no variable has changed then.
+        """
+        grads = list(grads)
+        if not grads:
+            return
+        if trainable_variables is None:
+            raise ValueError(f"{type(self).__name__}.apply needs the variables of the gradients, got None")
+        variables = list(trainable_variables)
+        if not self.built:
+            self.build(variables)
+        self._check_variables_are_known(variables)
+        grads, variables = self._filter_empty_gradients(grads, variables)
+        with tf.name_scope(self.name):
+            grads = [self._unscale(_sum_repeats(grad)) for grad in grads]
+            checks = [self._check(grad, variable) for grad, variable in zip(grads, variables)]
+            with tf.control_dependencies([check for check in checks if check is not None]):
+                self._update(self._clip_gradients(grads), variables)
+                self._iterations.assign_add(1)
+
+    def _update(self, grads, variables):
+        learning_rate = self.learning_rate
+        plain = []
+        for grad, variable in zip(grads, variables):
+            if self._var_key(variable) in self._bound.tables:
+                self.update_step(grad, variable, learning_rate)
+            else:
+                plain.append((grad, variable))
+        if not plain:
+            return
+        plain_grads, plain_variables = zip(*plain)
+        self._backend_update_step(list(plain_grads), list(plain_variables), learning_rate)
+        for variable in plain_variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable; the indices of an `IndexedSlices` gradient differ."""
+        if isinstance(gradient, tf.IndexedSlices):
+            return self._resource_apply_sparse(gradient.values, variable, gradient.indices)
+        return self._resource_apply_dense(gradient, variable)
+
+    def _resource_apply_sparse(self, grad, var, indices):
+        """Applies the rule to the rows of `indices`, which differ, as in TensorFlow's own hook of this name."""
+        key = self._var_key(var)
+        table = self._bound.tables.get(key)
+        if table is not None:
+            return ops.embedding_update(
+                table,
+                indices,
+                grad,
+                self.rule,
+                step=self.iterations + 1,
+                binding=self._bound.bindings[key],
+                keys_differ=True,
+                check_finite=False,
+                learning_rate=self.learning_rate,
+                weight_decay=self._decay(table),
+                **self._hypers(),
+            )
+        # ResourceGather and ResourceScatterUpdate touch the rows named and nothing else.
+        slots = self._bound.slots[key]
+        rows = _gather(var, indices)
+        slot_rows = {name: _gather(slot.value, indices) for name, slot in slots.items()}
+        rows, slot_rows = self._apply_rule(var, rows, tf.cast(grad, var.dtype), slot_rows)
+        for name, slot in slots.items():
+            _scatter_update(slot.value, indices, slot_rows[name])
+        return _scatter_update(var, indices, rows)
+
+    def _resource_apply_dense(self, grad, var):
+        """Applies the rule to the whole variable."""
+        key = self._var_key(var)
+        if key in self._bound.tables:
+            raise TypeError(f"the gradient of embedding table '{var.name}' must be tf.IndexedSlices, got a dense tensor")
+        slots = self._bound.slots[key]
+        values = {name: tf.convert_to_tensor(slot.value) for name, slot in slots.items()}
+        new_value, values = self._apply_rule(var, tf.convert_to_tensor(var), tf.cast(grad, var.dtype), values)
+        for name, slot in slots.items():
+            self.assign(slot, values[name])
+        self.assign(var, new_value)
+
+    def _apply_rule(self, variable, rows, grads, slots):
+        """Returns the new rows [U, ...] and slots of a plain variable."""
+        row_wise = self._var_key(variable) in self._bound.row_wise
+        learning_rate = tf.cast(self.learning_rate, rows.dtype)
+        delta, slots = self._step(grads, slots, learning_rate, row_wise)
+        decay = self._decay(variable)
+        if decay:
+            rows = rows * (1.0 - learning_rate * tf.cast(decay, rows.dtype))
+        return rows - delta, slots
+
+    def _decay(self, variable):
+        return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
+
+    def _unscale(self, grad):
+        if self.loss_scale_factor is None:
+            return grad
+        return _map_values(lambda values: values / self.loss_scale_factor, grad)
+
+    def _clip_gradients(self, grads):
+        if self.clipnorm:
+            return [_map_values(lambda values: tf.clip_by_norm(values, self.clipnorm), grad) for grad in grads]
+        if self.clipvalue:
+            clip = self.clipvalue
+            return [_map_values(lambda values: tf.clip_by_value(values, -clip, clip), grad) for grad in grads]
+        if self.global_clipnorm:
+            return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]
+        return grads
+
+    def _check(self, grad, variable):
+        if not self.check_finite:
+            return None
+        if isinstance(grad, tf.IndexedSlices):
+            return check_finite(grad.indices, _as_rows(tf.cast(grad.values, tf.float32)), _path(variable))
+        return tf.debugging.assert_all_finite(grad, f"the gradient of variable '{_path(variable)}' is not finite")
+
+    def _hypers(self):
+        """The rule's hyper-parameters for tables, but for the learning rate and the weight decay."""
+        return {}
+
+    def _initial_values(self):
+        """The arguments of `EmbeddingVariable.bind`."""
+        return {}
+
+    def _slot_initials(self, row_wise):
+        """Returns {slot name: (one value a row instead of one an element, initial value)} for plain variables."""
+        return {}
+
+    def _step(self, grads, slots, learning_rate, row_wise):
+        """The rule on a plain variable: returns what to subtract from the rows, and the new slots."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "row_wise_variables": self.row_wise_variables,
+            "check_finite": self.check_finite,
+        }
+
+
+def mean_square_of_rows(grads):
+    """mean_d(g^2) of grads [U, ...]: [U]."""
+    return tf.reduce_mean(tf.square(grads), axis=list(range(1, grads.shape.rank)))
+
+
+def per_row(values, grads):
+    """Reshapes values [U] so that they multiply grads [U, ...] row by row."""
+    return tf.reshape(values, [-1] + [1] * (grads.shape.rank - 1))
+
+
+def _path(variable):
+    return getattr(variable, "path", None) or variable.name
+
+
+def _as_rows(values):
+    """[U, ...] as [U, D]."""
+    return tf.reshape(values, [tf.shape(values)[0], tf.reduce_prod(tf.shape(values)[1:])])
+
+
+def _map_values(fn, grad):
+    if isinstance(grad, tf.IndexedSlices):
+        return tf.IndexedSlices(fn(grad.values), grad.indices, grad.dense_shape)
+    return fn(grad)
+
+
+def _sum_repeats(grad):
+    """Sums the rows of repeated indices, in order of occurrence; other gradients pass."""
+    if not isinstance(grad, tf.IndexedSlices):
+        return grad
+    unique, inverse, _ = ops.embedding_key_dedup(grad.indices)
+    if grad.dtype in (tf.float32, tf.float16, tf.bfloat16):
+        rows = _as_rows(tf.cast(grad.values, tf.float32))
+        summed = ops.embedding_grad_reduce(rows, inverse=inverse, num_unique=tf.size(unique))
+        shape = tf.concat([tf.shape(unique), tf.shape(grad.values)[1:]], 0)
+        summed = tf.ensure_shape(tf.reshape(summed, shape), [None, *grad.values.shape[1:]])
+    else:
+        summed = tf.math.unsorted_segment_sum(grad.values, inverse, tf.size(unique))
+    return tf.IndexedSlices(summed, unique, grad.dense_shape)
+
+
+def _gather(variable, indices):
+    return tf.raw_ops.ResourceGather(resource=variable.handle, indices=indices, dtype=variable.dtype)
+
+
+def _scatter_update(variable, indices, rows):
+    return tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=indices, updates=rows)
