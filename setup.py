@@ -64,7 +64,10 @@ class BuildOps(build_ext):
         compiler = shlex.split(os.environ.get("CXX", "g++"))
         flags = [
             *COMPILE_FLAGS,
-            *(f"-isystem{flag[2:]}" if flag.startswith("-I") else flag for flag in tensorflow.sysconfig.get_compile_flags()),
+            *(
+                f"-isystem{flag[2:]}" if flag.startswith("-I") else flag
+                for flag in tensorflow.sysconfig.get_compile_flags()
+            ),
             f"-I{ROOT}",
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]

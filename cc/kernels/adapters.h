@@ -46,8 +46,8 @@ inline absl::Status ToAbsl(const Status& status) {
 // An error unless the tensor has this rank.
 inline absl::Status CheckRank(const char* name, const tensorflow::Tensor& tensor, int rank) {
   if (tensor.dims() == rank) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(name, " must have rank ", rank, ", got shape ",
-                                                 tensor.shape().DebugString()));
+  return absl::InvalidArgumentError(
+      absl::StrCat(name, " must have rank ", rank, ", got shape ", tensor.shape().DebugString()));
 }
 
 // An error unless dimension `axis` of the tensor has this size.

@@ -43,15 +43,14 @@ inline absl::Status CheckRowSplits(const tensorflow::Tensor& row_splits, int64_t
     return absl::InvalidArgumentError("row_splits must have at least one element, got none");
   }
   if (splits(0) != 0 || splits(splits.size() - 1) != n) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("row_splits must go from 0 to ", n, ", the number of values, got ", splits(0),
-                     " to ", splits(splits.size() - 1)));
+    return absl::InvalidArgumentError(absl::StrCat("row_splits must go from 0 to ", n,
+                                                   ", the number of values, got ", splits(0),
+                                                   " to ", splits(splits.size() - 1)));
   }
   for (int64_t b = 1; b < splits.size(); ++b) {
     if (splits(b) >= splits(b - 1)) continue;
     return absl::InvalidArgumentError(absl::StrCat("row_splits must not descend, got row_splits[",
-                                                   b, "] = ", splits(b), " after ",
-                                                   splits(b - 1)));
+                                                   b, "] = ", splits(b), " after ", splits(b - 1)));
   }
   return absl::OkStatus();
 }

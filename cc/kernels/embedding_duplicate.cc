@@ -28,8 +28,8 @@ class EmbeddingDuplicateOp : public OpKernel {
     Bags bags;
     if (pooled_) OP_REQUIRES_OK(ctx, GetBags(ctx, n, combiner_, &bags));
     Tensor* values;
-    OP_REQUIRES_OK(
-        ctx, ctx->allocate_output(0, TensorShape({pooled_ ? bags.count : n, dim}), &values));
+    OP_REQUIRES_OK(ctx,
+                   ctx->allocate_output(0, TensorShape({pooled_ ? bags.count : n, dim}), &values));
     const float* from = rows.matrix<float>().data();
     float* to = values->matrix<float>().data();
     IntraOpPool pool(ctx);

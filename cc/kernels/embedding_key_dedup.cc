@@ -1,9 +1,8 @@
-#include "cc/lib/key_dedup.h"
-
 #include <algorithm>
 #include <limits>
 
 #include "cc/kernels/adapters.h"
+#include "cc/lib/key_dedup.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace sparse_emb {

@@ -63,10 +63,9 @@ class EmbeddingTableBindOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &binding));
     const auto values = state.vec<float>();
     IntraOpPool pool(ctx);
-    OP_REQUIRES_OK(
-        ctx, ToAbsl((*table)->Bind(rule_,
-                                   std::vector<float>(values.data(), values.data() + values.size()),
-                                   &pool, &binding->scalar<int64_t>()())));
+    OP_REQUIRES_OK(ctx, ToAbsl((*table)->Bind(
+                            rule_, std::vector<float>(values.data(), values.data() + values.size()),
+                            &pool, &binding->scalar<int64_t>()())));
   }
 
  private:
@@ -146,8 +145,8 @@ class EmbeddingTableRemoveOp : public OpKernel {
     const Tensor& keys = ctx->input(1);
     OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
     IntraOpPool pool(ctx);
-    OP_REQUIRES_OK(
-        ctx, ToAbsl((*table)->Remove(keys.vec<int64_t>().data(), keys.NumElements(), &pool)));
+    OP_REQUIRES_OK(ctx,
+                   ToAbsl((*table)->Remove(keys.vec<int64_t>().data(), keys.NumElements(), &pool)));
   }
 };
 

@@ -29,10 +29,9 @@ absl::Status CheckFinite(const Tensor& keys, const Tensor& grads, const std::str
   if (bad < 0) return absl::OkStatus();
   const int64_t row = bad / grads.dim_size(1);
   const int64_t column = bad % grads.dim_size(1);
-  return absl::InvalidArgumentError(absl::StrCat("grads[", row, ", ", column, "] is ",
-                                                 values.data()[bad], " (key ",
-                                                 keys.vec<int64_t>()(row), " of table '",
-                                                 table_name, "')"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("grads[", row, ", ", column, "] is ", values.data()[bad], " (key ",
+                   keys.vec<int64_t>()(row), " of table '", table_name, "')"));
 }
 
 }  // namespace
@@ -63,10 +62,9 @@ class EmbeddingUpdateOp : public OpKernel {
     }
     const float* hyper = hypers.vec<float>().data();
     const RuleCall call = {rule_, {hyper, hyper + hypers.NumElements()}, step.scalar<int64_t>()()};
-    OP_REQUIRES_OK(ctx,
-                   ToAbsl((*table)->Update(keys.vec<int64_t>().data(), grads.matrix<float>().data(),
-                                           keys.NumElements(), call, binding_, keys_differ_,
-                                           &pool)));
+    OP_REQUIRES_OK(
+        ctx, ToAbsl((*table)->Update(keys.vec<int64_t>().data(), grads.matrix<float>().data(),
+                                     keys.NumElements(), call, binding_, keys_differ_, &pool)));
   }
 
  private:

@@ -122,9 +122,7 @@ class ChainedStore : public HashedStore {
   static constexpr int32_t kNone = -1;
 
   uint64_t Bucket(uint64_t hash) const { return hash & (first_.size() - 1); }
-  float* RowAt(int64_t row) const {
-    return const_cast<float*>(values_.data()) + row * row_floats_;
-  }
+  float* RowAt(int64_t row) const { return const_cast<float*>(values_.data()) + row * row_floats_; }
 
   void Link(int32_t row) {
     int32_t& head = first_[Bucket(HashKey(keys_[row]))];

@@ -20,10 +20,9 @@ void ForEachOwner(int64_t n, int64_t num_unique, int64_t dim, WorkerPool* pool, 
   if (!small) {
     while (owners * 2 <= std::min<int64_t>(pool->num_threads(), blocks)) owners *= 2;
   }
-  pool->ParallelFor(owners, n * (2 + dim / 4) / owners,
-                    [&](int64_t begin, int64_t end) {
-                      for (int64_t owner = begin; owner < end; ++owner) fn(owner, owners);
-                    });
+  pool->ParallelFor(owners, n * (2 + dim / 4) / owners, [&](int64_t begin, int64_t end) {
+    for (int64_t owner = begin; owner < end; ++owner) fn(owner, owners);
+  });
 }
 
 SPARSE_EMB_INLINE bool Owns(int64_t owner, int64_t owners, int64_t u) {

@@ -6,8 +6,8 @@
 //   z[d]   = Mix64(base + (d + 1) * 0x9e3779b97f4a7c15)            64 bits for element d
 //
 //   constant(a, -)            a
-//   uniform(min, max)         (max + min) / 2 + (max - min) / 2 * u,  u = int(z >> 40) - 2^23) * 2^-23
-//   normal(mean, stddev)      mean + stddev * sqrt(-2 ln u1) cos(2 pi u2),
+//   uniform(min, max)         (max + min) / 2 + (max - min) / 2 * u,  u = int(z >> 40) - 2^23) *
+//   2^-23 normal(mean, stddev)      mean + stddev * sqrt(-2 ln u1) cos(2 pi u2),
 //                             u1 = ((z >> 40) + 1) 2^-24, u2 = ((z >> 16) mod 2^24) 2^-24
 //   truncated_normal(mean, stddev)
 //                             mean + stddev * sqrt(2) erfinv(erf(sqrt 2) * v),

@@ -106,8 +106,8 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
       const int64_t begin = n * p / parts;
       const int64_t end = n * (p + 1) / parts;
       part_list[p] = {begin, end,
-                      DedupSerially(keys + begin, end - begin, &part_unique[begin],
-                                    inverse + begin, &part_counts[begin])};
+                      DedupSerially(keys + begin, end - begin, &part_unique[begin], inverse + begin,
+                                    &part_counts[begin])};
     }
   });
 

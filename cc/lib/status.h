@@ -26,8 +26,8 @@ Status Error(Code code, const Parts&... parts) {
   return {code, text.str()};
 }
 
-#define SPARSE_EMB_RETURN_IF_ERROR(expr)                \
-  do {                                                  \
+#define SPARSE_EMB_RETURN_IF_ERROR(expr)                                      \
+  do {                                                                        \
     if (::sparse_emb::Status status_ = (expr); !status_.ok()) return status_; \
   } while (false)
 

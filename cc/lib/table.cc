@@ -25,8 +25,10 @@ struct Storage {
 };
 
 constexpr Storage kStorages[] = {
-    {"unordered_map", &Make<UnorderedMapStore>}, {"open_addressing", &Make<OpenAddressingStore>},
-    {"chained", &Make<ChainedStore>},            {"slab", &Make<SlabStore>},
+    {"unordered_map", &Make<UnorderedMapStore>},
+    {"open_addressing", &Make<OpenAddressingStore>},
+    {"chained", &Make<ChainedStore>},
+    {"slab", &Make<SlabStore>},
     {"index", &Make<IndexStore>},
 };
 
@@ -79,8 +81,8 @@ Status MakeTable(TableOptions options, std::unique_ptr<Table>* out) {
     }
     names += (names.empty() ? "" : ", ") + std::string(storage.name);
   }
-  return Error(Code::kInvalidArgument, "storage must be one of ", names, ", got '",
-               options.storage, "'");
+  return Error(Code::kInvalidArgument, "storage must be one of ", names, ", got '", options.storage,
+               "'");
 }
 
 }  // namespace sparse_emb

@@ -27,11 +27,11 @@
 namespace sparse_emb {
 
 struct TableOptions {
-  std::string name;                // for error messages
-  std::string storage = "slab";    // one that MakeTable knows
-  int64_t dim = 0;                 // D > 0
-  int64_t input_dim = -1;          // keys must be in [0, input_dim); -1: every int64
-  int64_t max_rows = -1;           // the table never holds more; -1: no bound
+  std::string name;              // for error messages
+  std::string storage = "slab";  // one that MakeTable knows
+  int64_t dim = 0;               // D > 0
+  int64_t input_dim = -1;        // keys must be in [0, input_dim); -1: every int64
+  int64_t max_rows = -1;         // the table never holds more; -1: no bound
   InitialRow initial_row;
 };
 

@@ -7,7 +7,6 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-
 #include "tensorflow/core/framework/shape_inference.h"
 
 namespace sparse_emb {

@@ -6,11 +6,8 @@ import tensorflow as tf
 from tf_sparse_emb import ops
 from tf_sparse_emb.initializers import choose_seed
 from tf_sparse_emb.ops.embedding_duplicate import COMBINERS
-from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.ops.keys import as_keys, check_key_dtype
 from tf_sparse_emb.variable import EmbeddingVariable, check_positive, choose_storage
-
-# float32 holds every integer up to here.
-_EXACT_FLOATS = 2**24
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -41,8 +38,8 @@ class Embedding(keras.layers.Layer):
         **kwargs: `name`, `dtype` and `trainable`, as for every layer. Rows are float32; the output is of the policy's
             compute dtype.
 
-    Input: int32, int64 or string (its 64-bit fingerprint) of any shape. Where input_dim is at most 2^24, floats are cast,
-    as in `keras.layers.Embedding`, because that is what a Sequential model without `keras.Input` makes of its input.
+    Input: int32, int64 or string (its 64-bit fingerprint) of any shape. Floats, the default of `keras.Input`, are refused:
+    they would lose bits.
 
     Output: `keys.shape + [D]`, or with a combiner `keys.shape[:-1] + [D]`.
 
@@ -118,20 +115,34 @@ class Embedding(keras.layers.Layer):
         values = tf.ensure_shape(values, self.compute_output_shape(keys.shape))
         return tf.cast(values, self.compute_dtype)
 
+    @property
+    def _keys_name(self):
+        return f"keys of layer '{self.name}'"
+
     def _keys(self, inputs):
-        inputs = tf.convert_to_tensor(inputs, dtype_hint=tf.int64)
-        if inputs.dtype.is_floating:
-            if self.input_dim is None or self.input_dim > _EXACT_FLOATS:
-                raise TypeError(
-                    f"keys of layer '{self.name}' must be int32, int64 or string, got {inputs.dtype.name}, which would "
-                    "lose bits. Keras makes floats of ids unless told: begin the model with "
-                    "keras.Input(shape, dtype='int64')"
-                )
-            inputs = tf.cast(inputs, tf.int64)
-        keys = as_keys(inputs, f"keys of layer '{self.name}'")
+        keys = as_keys(inputs, self._keys_name)
         if self.combiner is not None and keys.shape.rank == 0:
             raise ValueError(f"combiner {self.combiner!r} pools the last axis of the keys, got a scalar")
         return keys
+
+    @property
+    def compute_dtype(self):
+        """The dtype of the output; until the layer is built, of its input.
+
+        Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys of
+        that dtype: floats would lose their bits before they arrive.
+        """
+        return super().compute_dtype if self.built else "int64"
+
+    @property
+    def input_dtype(self):
+        """What Keras makes of floats among a call's arguments."""
+        return super().compute_dtype
+
+    def compute_output_spec(self, inputs, training=None):
+        """Returns the symbolic output for symbolic keys."""
+        check_key_dtype(tf.as_dtype(inputs.dtype), self._keys_name)
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the output for keys of `input_shape`."""

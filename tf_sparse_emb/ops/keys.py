@@ -16,12 +16,22 @@ def as_keys(keys, name="keys"):
     Raises:
         TypeError: for any other dtype.
     """
-    keys = tf.convert_to_tensor(keys, dtype_hint=tf.int64)
-    if keys.dtype == tf.int64:
-        return keys
-    if keys.dtype == tf.int32:
-        return tf.cast(keys, tf.int64)
+    # The hint makes int64 of Python's ints and of an empty list. NumPy arrays go without: it would cast their floats.
+    keys = tf.convert_to_tensor(keys, dtype_hint=tf.int64 if isinstance(keys, (list, tuple)) else None)
+    check_key_dtype(keys.dtype, name)
     if keys.dtype == tf.string:
         fingerprints = tf.fingerprint(tf.reshape(keys, [-1]))
         return tf.reshape(tf.bitcast(fingerprints, tf.int64), tf.shape(keys))
-    raise TypeError(f"{name} must be int32, int64 or string, got {keys.dtype.name}")
+    return tf.cast(keys, tf.int64)
+
+
+def check_key_dtype(dtype, name="keys"):
+    """Raises a TypeError unless keys may be of this `tf.DType`."""
+    if dtype in (tf.int32, tf.int64, tf.string):
+        return
+    hint = ""
+    if dtype.is_floating:
+        hint = "; floats lose bits of keys. keras.Input makes floats unless told: keras.Input(shape, dtype='int64')"
+    elif dtype == tf.uint64:
+        hint = "; tf.bitcast(keys, tf.int64) keeps all bits"
+    raise TypeError(f"{name} must be int32, int64 or string, got {dtype.name}{hint}")

@@ -40,9 +40,7 @@ class RowWiseAdagrad(SparseOptimizer):
 
     rule = "row_wise_adagrad"
 
-    def __init__(
-        self, learning_rate=0.001, initial_accumulator_value=0.0, epsilon=1e-8, weight_decay=None, **kwargs
-    ):
+    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.0, epsilon=1e-8, weight_decay=None, **kwargs):
         for name, value in (("initial_accumulator_value", initial_accumulator_value), ("epsilon", epsilon)):
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")

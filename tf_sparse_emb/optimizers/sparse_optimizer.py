@@ -188,7 +188,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Applies the rule to the whole variable."""
         key = self._var_key(var)
         if key in self._bound.tables:
-            raise TypeError(f"the gradient of embedding table '{var.name}' must be tf.IndexedSlices, got a dense tensor")
+            raise TypeError(
+                f"the gradient of embedding table '{var.name}' must be tf.IndexedSlices, got a dense tensor"
+            )
         slots = self._bound.slots[key]
         values = {name: tf.convert_to_tensor(slot.value) for name, slot in slots.items()}
         new_value, values = self._apply_rule(var, tf.convert_to_tensor(var), tf.cast(grad, var.dtype), values)

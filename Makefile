@@ -1,0 +1,65 @@
+# Everything needs only git, python3 (3.10 to 3.13), g++ and make: each target makes its own virtual environment,
+# installs TensorFlow into it and builds the op library.
+#
+#   make din      trains DIN on generated click logs and prints its AUC beside the best reachable
+#   make test     runs all tests
+#   make build    builds the op library in place
+#   make lint     checks style
+#   make bench    times a training step beside stock Keras
+#
+# PYTHON chooses the interpreter, TENSORFLOW the package: make test PYTHON=python3.12 TENSORFLOW="tensorflow==2.20.*"
+
+PYTHON ?= python3
+TENSORFLOW ?= tensorflow-cpu>=2.18,<2.22
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALLED := $(VENV)/.installed
+SOURCES := $(shell find cc -name '*.cc' -o -name '*.h') setup.py pyproject.toml
+
+.PHONY: din test test-cc build lint format bench wheel clean
+
+din: build
+	$(BIN)/python examples/din/train.py
+
+test: build test-cc
+	$(BIN)/python -m pytest -q
+
+test-cc: build/cc_tests
+	build/cc_tests
+
+build: $(VENV)/.built
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h')
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h')
+
+bench: build
+	$(BIN)/python benchmarks/train_step.py
+
+wheel: build
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist $(VENV)
+
+$(INSTALLED): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest "ruff==0.17.*" "clang-format==23.*"
+	touch $@
+
+$(VENV)/.built: $(INSTALLED) $(SOURCES)
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	touch $@
+
+build/cc_tests: $(wildcard tests/cc/*.cc tests/cc/*.h) $(wildcard cc/lib/*)
+	@mkdir -p build
+	$(CXX) -std=c++17 -O2 -g -ffp-contract=off -Wall -Wextra -Werror -Wno-sign-compare -I. -pthread -o $@ \
+	  tests/cc/*.cc cc/lib/*.cc
