@@ -16,6 +16,12 @@ OPTIMIZERS = {
 }
 
 
+@pytest.fixture(params=["slab", "index"])
+def storage(request):
+    """Two of the storages: what is tested here lies above them."""
+    return request.param
+
+
 STORAGES_AND_OPTIMIZERS = [(storage, "RowWiseAdam") for storage in reference.STORAGES] + [
     ("slab", "SGD"),
     ("index", "RowWiseAdagrad"),
@@ -270,7 +276,6 @@ def test_a_keras_optimizer_is_fine_while_the_layer_is_frozen(storage, data):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit_compile.*")
-@pytest.mark.parametrize("storage", ["slab", "index"])
 def test_jit_compile_true_falls_back_and_trains_the_same(storage, optimizer, data):
     tables = []
     for jit_compile in (True, False):
@@ -288,7 +293,6 @@ def test_the_layer_says_that_it_has_no_xla_kernel():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
-@pytest.mark.parametrize("storage", ["slab", "index"])
 def test_low_precision_models_train_their_float32_table(storage, policy, data):
     layer = _embedding(storage, dtype=policy)
     inputs = keras.Input((LENGTH,), dtype="int64")
@@ -299,7 +303,6 @@ def test_low_precision_models_train_their_float32_table(storage, policy, data):
     assert layer.embeddings.lookup([0]).dtype == tf.float32
 
 
-@pytest.mark.parametrize("storage", ["slab", "index"])
 def test_steps_per_execution_and_a_dataset_of_unequal_batches(storage, optimizer, data):
     layer = _embedding(storage)
     model = _functional(layer)
@@ -357,7 +360,6 @@ SAVES = {
 
 @pytest.mark.filterwarnings("ignore:.*HDF5.*")
 @pytest.mark.parametrize("how", SAVES)
-@pytest.mark.parametrize("storage", ["slab", "index"])
 def test_saving_is_a_clear_error_and_never_loses_rows_in_silence(storage, how, data, tmp_path):
     model = _functional(_embedding(storage))
     model.compile(tse.optimizers.SGD(0.1), "mse")

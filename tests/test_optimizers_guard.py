@@ -10,6 +10,12 @@ import tf_sparse_emb as tse
 CLASSES = (tse.optimizers.SGD, tse.optimizers.RowWiseAdagrad, tse.optimizers.RowWiseAdam)
 
 
+@pytest.fixture(params=["slab", "index"])
+def storage(request):
+    """Two of the storages: what is tested here lies above them."""
+    return request.param
+
+
 @pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
 def cls(request):
     return request.param

@@ -10,8 +10,8 @@ import keras
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        f"tf_sparse_emb needs Keras on TensorFlow, but its backend is {keras.backend.backend()!r}. Unset KERAS_BACKEND, or "
-        "set KERAS_BACKEND=tensorflow, before Keras is imported"
+        f"tf_sparse_emb needs Keras on TensorFlow, but its backend is {keras.backend.backend()!r}. Unset "
+        "KERAS_BACKEND, or set KERAS_BACKEND=tensorflow, before Keras is imported"
     )
 
 from tf_sparse_emb import initializers, ops, optimizers  # noqa: E402

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import keras
 
+__all__ = ["UniformUnitScaling"]
+
 _KERAS = keras.initializers
 
 DYNAMIC_INITIALIZERS = (

@@ -103,8 +103,8 @@ class EmbeddingVariable(keras.Variable):
         row_init = row_initializer(self.initializer)
         if row_init is None and self.storage != "index":
             raise ValueError(
-                f"initializer must be one of {', '.join(DYNAMIC_INITIALIZERS)} for a table whose rows are made one at a "
-                f"time (storage {self.storage!r}), got {initializer!r}"
+                f"initializer must be one of {', '.join(DYNAMIC_INITIALIZERS)} for a table whose rows are made one at "
+                f"a time (storage {self.storage!r}), got {initializer!r}"
             )
         # The variable's value has no rows: it is what gradients flow to, and tells Keras the width. autocast=False: a
         # mixed-precision policy must not cast it.

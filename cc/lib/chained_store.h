@@ -17,11 +17,11 @@ class ChainedStore : public HashedStore {
  public:
   ChainedStore(const StoreOptions& options, int /*shard*/) : row_floats_(options.row_floats) {}
 
-  void PrefetchIndex(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t hash) const {
     if (!first_.empty()) __builtin_prefetch(&first_[Bucket(hash)]);
   }
 
-  void PrefetchRow(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash) const {
     if (first_.empty()) return;
     const int32_t row = first_[Bucket(hash)];
     if (row == kNone) return;
@@ -44,9 +44,10 @@ class ChainedStore : public HashedStore {
     const int64_t capacity = std::max<int64_t>(keys_.capacity(), 8);
     if (rows > static_cast<int64_t>(keys_.capacity())) {
       const int64_t room = std::max(rows, capacity + capacity / 2);
-      keys_.reserve(room);
-      next_.reserve(room);
+      // keys_ last: its capacity tells that all three have the room.
       values_.reserve(room * row_floats_);
+      next_.reserve(room);
+      keys_.reserve(room);
     }
     uint64_t buckets = std::max<uint64_t>(first_.size(), 8);
     while (static_cast<int64_t>(buckets) < rows) buckets *= 2;

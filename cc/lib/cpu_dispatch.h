@@ -2,12 +2,18 @@
 // AVX2 and AVX-512, and the copy to run is chosen once, when the library starts.
 //
 //   RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA { for (...) y[i] += x[i]; });
+//   RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA { for (d < dim) ... });
+//
+// The second form also compiles copies for the usual widths, in which `dim` is a constant.
 //
 // All that the loop calls must be SPARSE_EMB_INLINE too, otherwise it runs as baseline code. The
 // copies give the same bits: the build forbids the fused multiply-add (-ffp-contract=off), and sums
 // over a row have a fixed order (vector_ops.h).
 #ifndef TF_SPARSE_EMB_CC_LIB_CPU_DISPATCH_H_
 #define TF_SPARSE_EMB_CC_LIB_CPU_DISPATCH_H_
+
+#include <cstdint>
+#include <type_traits>
 
 #define SPARSE_EMB_INLINE inline __attribute__((always_inline))
 #define SPARSE_EMB_INLINE_LAMBDA __attribute__((always_inline))
@@ -34,6 +40,9 @@ __attribute__((target("avx2,avx512f,avx512dq,avx512bw,avx512vl"), noinline)) voi
 }
 #endif
 
+template <int64_t value>
+using Constant = std::integral_constant<int64_t, value>;
+
 template <class Loop>
 void RunOnBestIsa(const Loop& loop) {
 #if defined(__x86_64__)
@@ -47,6 +56,20 @@ void RunOnBestIsa(const Loop& loop) {
   }
 #endif
   loop();
+}
+
+template <class Loop>
+void RunOnBestIsa(int64_t dim, const Loop& loop) {
+  switch (dim) {
+    case 16:
+      return RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA { loop(Constant<16>()); });
+    case 32:
+      return RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA { loop(Constant<32>()); });
+    case 64:
+      return RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA { loop(Constant<64>()); });
+    default:
+      return RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA { loop(dim); });
+  }
 }
 
 }  // namespace sparse_emb

@@ -24,7 +24,7 @@ int64_t CostPerBag(const Bags& bags, int64_t dim) {
 void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t dim, float* values,
                 WorkerPool* pool) {
   pool->ParallelFor(n, 4 + dim / 4, [&](int64_t begin, int64_t end) {
-    RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
+    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
       for (int64_t i = begin; i < end; ++i) {
         PrefetchAhead(rows, inverse, i, end, dim);
         Copy(rows + inverse[i] * dim, values + i * dim, dim);
@@ -37,7 +37,7 @@ void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64
               WorkerPool* pool) {
   const int64_t total = bags.splits[bags.count];
   pool->ParallelFor(bags.count, CostPerBag(bags, dim), [&](int64_t begin, int64_t end) {
-    RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
+    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
       for (int64_t b = begin; b < end; ++b) {
         float* sum = out + b * dim;
         std::fill(sum, sum + dim, 0.0f);
@@ -60,7 +60,7 @@ void RowProducts(const float* rows, const int32_t* inverse, const Bags& bags, co
                  int64_t dim, float* out, WorkerPool* pool) {
   const int64_t total = bags.splits[bags.count];
   pool->ParallelFor(bags.count, CostPerBag(bags, dim), [&](int64_t begin, int64_t end) {
-    RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
+    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
       for (int64_t b = begin; b < end; ++b) {
         for (int64_t n = bags.splits[b]; n < bags.splits[b + 1]; ++n) {
           PrefetchAhead(rows, inverse, n, total, dim);

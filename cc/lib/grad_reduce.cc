@@ -25,8 +25,30 @@ void ForEachOwner(int64_t n, int64_t num_unique, int64_t dim, WorkerPool* pool, 
   });
 }
 
-SPARSE_EMB_INLINE bool Owns(int64_t owner, int64_t owners, int64_t u) {
-  return ((u / kBlockRows) & (owners - 1)) == owner;
+// Calls fn(i) for those i in [begin, end), ascending, whose row inverse[i] belongs to `owner`; the
+// row is on its way into the cache by then. Which rows are owned is as good as random, so they are
+// picked out without a branch first.
+template <class Fn>
+SPARSE_EMB_INLINE void ForEachOwned(const int32_t* inverse, int64_t begin, int64_t end,
+                                    int64_t owner, int64_t owners, int64_t dim, const float* out,
+                                    const Fn& fn) {
+  constexpr int64_t kPart = 512;
+  constexpr int64_t kAhead = 8;
+  int64_t owned[kPart];
+  for (int64_t part = begin; part < end; part += kPart) {
+    const int64_t stop = std::min(end, part + kPart);
+    int64_t count = 0;
+    for (int64_t i = part; i < stop; ++i) {
+      owned[count] = i;
+      count += ((inverse[i] / kBlockRows) & (owners - 1)) == owner;
+    }
+    for (int64_t j = 0; j < count; ++j) {
+      if (j + kAhead < count) {
+        PrefetchBytes(out + inverse[owned[j + kAhead]] * dim, dim * sizeof(float));
+      }
+      fn(owned[j]);
+    }
+  }
 }
 
 void ZeroOwnedRows(int64_t owner, int64_t owners, int64_t num_unique, int64_t dim, float* out) {
@@ -42,28 +64,26 @@ void ReduceGrads(const float* grad, const int32_t* inverse, int64_t n, int64_t n
                  int64_t dim, float* out, WorkerPool* pool) {
   ForEachOwner(n, num_unique, dim, pool, [&](int64_t owner, int64_t owners) {
     ZeroOwnedRows(owner, owners, num_unique, dim, out);
-    RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
-      for (int64_t i = 0; i < n; ++i) {
-        const int64_t u = inverse[i];
-        if (Owns(owner, owners, u)) Add(grad + i * dim, out + u * dim, dim);
-      }
+    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
+      ForEachOwned(inverse, 0, n, owner, owners, dim, out, [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
+        Add(grad + i * dim, out + inverse[i] * dim, dim);
+      });
     });
   });
 }
 
 void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& bags,
                        int64_t num_unique, int64_t dim, float* out, WorkerPool* pool) {
-  const int64_t total = bags.splits[bags.count];
-  ForEachOwner(total, num_unique, dim, pool, [&](int64_t owner, int64_t owners) {
+  ForEachOwner(bags.splits[bags.count], num_unique, dim, pool, [&](int64_t owner, int64_t owners) {
     ZeroOwnedRows(owner, owners, num_unique, dim, out);
-    RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
+    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
       for (int64_t b = 0; b < bags.count; ++b) {
         const float scale = bags.scale(b);
-        for (int64_t i = bags.splits[b]; i < bags.splits[b + 1]; ++i) {
-          const int64_t u = inverse[i];
-          if (!Owns(owner, owners, u)) continue;
-          AddScaled(bags.weight(i) * scale, grad + b * dim, out + u * dim, dim);
-        }
+        ForEachOwned(inverse, bags.splits[b], bags.splits[b + 1], owner, owners, dim, out,
+                     [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
+                       AddScaled(bags.weight(i) * scale, grad + b * dim, out + inverse[i] * dim,
+                                 dim);
+                     });
       }
     });
   });

@@ -36,12 +36,12 @@ class IndexStore {
     capacity_ = std::clamp<int64_t>(options.input_dim - first_key_, 0, range);
   }
 
-  void PrefetchIndex(int64_t key, uint64_t) const {
+  SPARSE_EMB_INLINE void PrefetchIndex(int64_t key, uint64_t) const {
     if (used_.empty()) return;
     if (size_ < capacity_) __builtin_prefetch(&used_[key - first_key_]);
     PrefetchBytes(RowOf(key), row_floats_ * sizeof(float));
   }
-  void PrefetchRow(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t) const {}
 
   float* Find(int64_t key, uint64_t) const {
     return size_ == capacity_ || (!used_.empty() && used_[key - first_key_]) ? RowOf(key) : nullptr;

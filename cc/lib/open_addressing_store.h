@@ -24,13 +24,13 @@ class OpenAddressingStore : public HashedStore {
   OpenAddressingStore(const StoreOptions& options, int /*shard*/)
       : row_floats_(options.row_floats) {}
 
-  void PrefetchIndex(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t hash) const {
     if (used_.empty()) return;
     __builtin_prefetch(&used_[Home(hash)]);
     __builtin_prefetch(&keys_[Home(hash)]);
     PrefetchBytes(RowAt(Home(hash)), row_floats_ * sizeof(float));
   }
-  void PrefetchRow(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t) const {}
 
   float* Find(int64_t key, uint64_t hash) const {
     const int64_t slot = SlotOf(key, hash);

@@ -69,7 +69,7 @@ class ShardedTable final : public Table {
       std::shared_lock lock(mutex_);
       pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
         int64_t absent_here = 0;
-        RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
+        RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
           Search(keys, begin, end, [&](int64_t i, const float* row) SPARSE_EMB_INLINE_LAMBDA {
             if (row != nullptr) {
               Copy(row, out + i * dim, dim);
@@ -234,25 +234,29 @@ class ShardedTable final : public Table {
   // Rough nanoseconds for one key.
   int64_t SearchCost() const { return 30 + options().dim / 2; }
 
-  // Calls fn(i, row of keys[i] or null) for i in [begin, end) in order. A few keys at a time: their
-  // index lines are fetched at once, then their rows, so that the misses overlap.
+  // Calls fn(i, row of keys[i] or null) for i in [begin, end) in order. Searches are pipelined:
+  // while one key's row is read, the rows of the next keys and the index lines of those after them
+  // are on their way, so that the cache misses overlap.
   template <class Fn>
   SPARSE_EMB_INLINE void Search(const int64_t* keys, int64_t begin, int64_t end,
                                 const Fn& fn) const {
-    constexpr int64_t kBlock = 16;
-    std::array<uint64_t, kBlock> hashes;
-    std::array<const Store*, kBlock> stores;
-    for (int64_t block = begin; block < end; block += kBlock) {
-      const int64_t count = std::min(kBlock, end - block);
-      for (int64_t j = 0; j < count; ++j) {
-        hashes[j] = HashKey(keys[block + j]);
-        stores[j] = &stores_[shard_of_(keys[block + j], hashes[j])];
-        stores[j]->PrefetchIndex(keys[block + j], hashes[j]);
+    constexpr int64_t kRowAhead = 12;
+    constexpr int64_t kIndexAhead = 32;
+    constexpr int64_t kRing = 64;
+    uint64_t hashes[kRing];
+    const Store* stores[kRing];
+    for (int64_t i = begin - kIndexAhead; i < end; ++i) {
+      if (const int64_t j = i + kIndexAhead; j < end) {
+        const uint64_t hash = HashKey(keys[j]);
+        const Store* store = &stores_[shard_of_(keys[j], hash)];
+        hashes[j % kRing] = hash;
+        stores[j % kRing] = store;
+        store->PrefetchIndex(keys[j], hash);
       }
-      for (int64_t j = 0; j < count; ++j) stores[j]->PrefetchRow(keys[block + j], hashes[j]);
-      for (int64_t j = 0; j < count; ++j) {
-        fn(block + j, stores[j]->Find(keys[block + j], hashes[j]));
+      if (const int64_t j = i + kRowAhead; j >= begin && j < end) {
+        stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing]);
       }
+      if (i >= begin) fn(i, stores[i % kRing]->Find(keys[i], hashes[i % kRing]));
     }
   }
 

@@ -33,11 +33,11 @@ class SlabStore : public HashedStore {
  public:
   SlabStore(const StoreOptions& options, int /*shard*/) : rows_(RowBytes(options.row_floats)) {}
 
-  void PrefetchIndex(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t hash) const {
     if (!buckets_.empty()) __builtin_prefetch(&buckets_[Home(hash)]);
   }
 
-  void PrefetchRow(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash) const {
     if (buckets_.empty()) return;
     const Bucket& bucket = buckets_[Home(hash)];
     if (const uint32_t match = bucket.Match(Tag(hash))) {

@@ -3,7 +3,9 @@
 //
 //   Store(const StoreOptions&, int shard)
 //   class Router: Router(const StoreOptions&); int operator()(key, hash) const, the shard of a key
-//   void PrefetchIndex(key, hash) const     first cache line of a search
+//   void PrefetchIndex(key, hash) const     first cache line of a search. SPARSE_EMB_INLINE, as is
+//                                           PrefetchRow: GCC takes a function that only prefetches
+//                                           for one without effect, and drops calls of it
 //   void PrefetchRow(key, hash) const       reads that line, prefetches the row it points to
 //   float* Find(key, hash) const            the row, or null
 //   void Reserve(count)                     room for count more keys; may throw std::bad_alloc,

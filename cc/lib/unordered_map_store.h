@@ -18,8 +18,8 @@ class UnorderedMapStore : public HashedStore {
  public:
   UnorderedMapStore(const StoreOptions& options, int /*shard*/) : row_floats_(options.row_floats) {}
 
-  void PrefetchIndex(int64_t, uint64_t) const {}
-  void PrefetchRow(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t) const {}
 
   float* Find(int64_t key, uint64_t) const {
     const auto found = rows_.find(key);

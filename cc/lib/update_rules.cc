@@ -38,7 +38,7 @@ void ApplyToRows(const Rule& rule, float* const* rows, const float* grads, int64
                  int64_t end, int64_t dim) {
   constexpr int64_t kAhead = 8;
   const int64_t row_bytes = (dim + Rule::StateWidth(dim)) * static_cast<int64_t>(sizeof(float));
-  RunOnBestIsa([&]() SPARSE_EMB_INLINE_LAMBDA {
+  RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
     for (int64_t i = begin; i < end; ++i) {
       if (i + kAhead < end) PrefetchBytes(rows[i + kAhead], row_bytes);
       rule.Apply(rows[i], rows[i] + dim, grads + i * dim, dim);

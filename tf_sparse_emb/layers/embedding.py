@@ -38,8 +38,8 @@ class Embedding(keras.layers.Layer):
         **kwargs: `name`, `dtype` and `trainable`, as for every layer. Rows are float32; the output is of the policy's
             compute dtype.
 
-    Input: int32, int64 or string (its 64-bit fingerprint) of any shape. Floats, the default of `keras.Input`, are refused:
-    they would lose bits.
+    Input: int32, int64 or string (its 64-bit fingerprint) of any shape. Floats, the default of `keras.Input`, are
+    refused: they would lose bits.
 
     Output: `keys.shape + [D]`, or with a combiner `keys.shape[:-1] + [D]`.
 
@@ -129,8 +129,8 @@ class Embedding(keras.layers.Layer):
     def compute_dtype(self):
         """The dtype of the output; until the layer is built, of its input.
 
-        Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys of
-        that dtype: floats would lose their bits before they arrive.
+        Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys
+        of that dtype: floats would lose their bits before they arrive.
         """
         return super().compute_dtype if self.built else "int64"
 

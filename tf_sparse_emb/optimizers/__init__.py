@@ -4,4 +4,4 @@ from tf_sparse_emb.optimizers.row_wise_adagrad import RowWiseAdagrad
 from tf_sparse_emb.optimizers.row_wise_adam import RowWiseAdam
 from tf_sparse_emb.optimizers.sgd import SGD
 
-__all__ = ["SGD", "RowWiseAdagrad", "RowWiseAdam"]
+__all__ = ["RowWiseAdagrad", "RowWiseAdam", "SGD"]

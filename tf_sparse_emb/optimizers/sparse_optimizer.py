@@ -46,8 +46,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         weight_decay: float or None (default).
         clipnorm, clipvalue, global_clipnorm: float or None; at most one. As in Keras, on the summed gradients.
         loss_scale_factor: float or None: gradients are divided by it.
-        row_wise_variables: regular expression; a rule with row-wise state keeps it for plain variables of rank 2 or more
-            whose path it finds itself in. Default: variables named `embeddings`. The others have element-wise state.
+        row_wise_variables: regular expression. A rule with row-wise state keeps it for the plain variables of rank 2 or
+            more in whose path this is found; the others have element-wise state. Default: variables named `embeddings`.
         check_finite: bool, default True. Refuse gradients that are not finite.
         name: str or None.
 
@@ -130,7 +130,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         grads, variables = self._filter_empty_gradients(grads, variables)
         with tf.name_scope(self.name):
             grads = [self._unscale(_sum_repeats(grad)) for grad in grads]
-            checks = [self._check(grad, variable) for grad, variable in zip(grads, variables)]
+            checks = [self._check(grad, variable) for grad, variable in zip(grads, variables, strict=True)]
             with tf.control_dependencies([check for check in checks if check is not None]):
                 self._update(self._clip_gradients(grads), variables)
                 self._iterations.assign_add(1)
@@ -138,14 +138,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _update(self, grads, variables):
         learning_rate = self.learning_rate
         plain = []
-        for grad, variable in zip(grads, variables):
+        for grad, variable in zip(grads, variables, strict=True):
             if self._var_key(variable) in self._bound.tables:
                 self.update_step(grad, variable, learning_rate)
             else:
                 plain.append((grad, variable))
         if not plain:
             return
-        plain_grads, plain_variables = zip(*plain)
+        plain_grads, plain_variables = zip(*plain, strict=True)
         self._backend_update_step(list(plain_grads), list(plain_variables), learning_rate)
         for variable in plain_variables:
             if variable.constraint is not None:

@@ -1,0 +1,124 @@
+#include "tests/cc/testing.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#include "tests/cc/digest.h"
+
+namespace sparse_emb {
+namespace testing {
+namespace {
+
+struct Test {
+  const char* name;
+  void (*run)();
+};
+
+std::vector<Test>& Tests() {
+  static std::vector<Test> tests;
+  return tests;
+}
+
+std::mutex print_mutex;
+std::atomic<int> failures{0};  // of the running test
+thread_local std::vector<std::string> traces;
+
+constexpr int kMaxPrinted = 10;  // failures of a test
+
+bool Matches(const char* name, int argc, char** argv) {
+  if (argc == 1) return true;
+  return std::any_of(argv + 1, argv + argc,
+                     [&](const char* part) { return std::strstr(name, part) != nullptr; });
+}
+
+}  // namespace
+
+bool Register(const char* name, void (*run)()) {
+  Tests().push_back({name, run});
+  return true;
+}
+
+void Fail(const char* file, int line, const std::string& message) {
+  const std::lock_guard lock(print_mutex);
+  if (failures++ >= kMaxPrinted) return;
+  std::printf("%s:%d: %s\n", file, line, message.c_str());
+  for (const std::string& trace : traces) std::printf("  in %s\n", trace.c_str());
+}
+
+bool HasFailure() { return failures > 0; }
+
+ScopedTrace::ScopedTrace(std::string message) { traces.push_back(std::move(message)); }
+ScopedTrace::~ScopedTrace() { traces.pop_back(); }
+
+void ExpectNear(const char* file, int line, const char* text, double got, double want,
+                double tolerance) {
+  if (std::abs(got - want) <= tolerance) return;
+  Fail(file, line, Join(text, ": ", got, " and ", want, " differ by more than ", tolerance));
+}
+
+void ExpectLe(const char* file, int line, const char* text, double small, double large) {
+  if (!(small <= large)) Fail(file, line, Join(text, ": ", small, " and ", large));
+}
+
+void ExpectError(const char* file, int line, const char* text, const Status& status, Code code,
+                 const std::string& part) {
+  if (status.code == code && status.message.find(part) != std::string::npos) return;
+  Fail(file, line,
+       Join(text, ": code ", Show(status.code), ", not ", Show(code), ", message \"",
+            status.message, "\", wanted \"", part, "\""));
+}
+
+void StdThreadPool::ParallelFor(int64_t total, int64_t,
+                                const std::function<void(int64_t, int64_t)>& fn) {
+  if (total <= 0) return;
+  std::vector<int64_t> cuts = {0, total};
+  for (int64_t i = 0; i < 2 * threads_ + random_.Below(4); ++i) cuts.push_back(random_.Below(total));
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  std::vector<size_t> order(cuts.size() - 1);
+  std::iota(order.begin(), order.end(), 0);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_.Below(i)]);
+
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < order.size(); i = next++) fn(cuts[order[i]], cuts[order[i] + 1]);
+  };
+  std::vector<std::thread> others;
+  const int64_t count = std::min<int64_t>(threads_, order.size());
+  for (int64_t i = 1; i < count; ++i) others.emplace_back(work);
+  work();
+  for (std::thread& other : others) other.join();
+}
+
+}  // namespace testing
+}  // namespace sparse_emb
+
+// cc_tests [part of a test's name]...
+// cc_tests --digest: see digest.h.
+int main(int argc, char** argv) {
+  using sparse_emb::testing::failures;
+  if (argc == 2 && std::strcmp(argv[1], "--digest") == 0) {
+    std::puts(sparse_emb::testing::Digest().c_str());
+    return 0;
+  }
+  int passed = 0;
+  int failed = 0;
+  for (const auto& test : sparse_emb::testing::Tests()) {
+    if (!sparse_emb::testing::Matches(test.name, argc, argv)) continue;
+    failures = 0;
+    const auto start = std::chrono::steady_clock::now();
+    test.run();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    const bool ok = failures == 0;
+    ++(ok ? passed : failed);
+    std::printf("%s %s (%.2f s)\n", ok ? "ok    " : "FAILED", test.name, seconds.count());
+    std::fflush(stdout);
+  }
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed > 0 ? 1 : 0;
+}

@@ -1,0 +1,51 @@
+"""Every example in the README and in a docstring runs."""
+
+import doctest
+import inspect
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_sparse_emb as tse
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def _public():
+    modules = {"tse": tse, "tse.ops": tse.ops, "tse.optimizers": tse.optimizers, "tse.initializers": tse.initializers}
+    for prefix, module in modules.items():
+        for name in module.__all__:
+            member = getattr(module, name)
+            if callable(member):
+                yield f"{prefix}.{name}", member
+
+
+def _model():
+    return keras.Sequential([keras.Input([2], dtype="int64"), tse.Embedding(None, 4), keras.layers.Dense(1)])
+
+
+def test_the_quick_start_runs_and_has_at_most_15_lines():
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert int(names["table"].size()) == np.unique(names["users"]).size
+
+
+@pytest.mark.parametrize("name, member", _public(), ids=lambda value: value if isinstance(value, str) else "")
+def test_the_example_of_each_public_name_runs(name, member):
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(member))
+    assert examples or name == "tse.ops.KeyDedup", "no example"
+    names = {"tse": tse, "keras": keras, "np": np, "tf": tf, "model": _model()}
+    for example in examples:
+        exec(compile(example.source, name, "single"), names)
+
+
+def test_the_readme_names_everything_public():
+    text = README.read_text()
+    for name, _ in _public():
+        assert f"`{name}`" in text or name == "tse.ops.KeyDedup", name
