@@ -31,6 +31,11 @@ class EmbeddingGradReduceOp : public OpKernel {
     OP_REQUIRES_OK(ctx, CheckInverse(inverse, num_unique));
     const int64_t n = inverse.NumElements();
     const int64_t dim = grad.dim_size(1);
+    if (!pooled_ && IsIdentity(inverse, num_unique)) {
+      OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, n));
+      ctx->set_output(0, grad);
+      return;
+    }
     Bags bags;
     if (pooled_) OP_REQUIRES_OK(ctx, GetBags(ctx, n, combiner_, &bags));
     OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, pooled_ ? bags.count : n));
@@ -47,6 +52,16 @@ class EmbeddingGradReduceOp : public OpKernel {
   }
 
  private:
+  // Whether every key is its own unique key: no sum has two terms.
+  static bool IsIdentity(const Tensor& inverse, int64_t num_unique) {
+    const auto values = inverse.vec<int32_t>();
+    if (values.size() != num_unique) return false;
+    for (int64_t n = 0; n < num_unique; ++n) {
+      if (values(n) != n) return false;
+    }
+    return true;
+  }
+
   bool pooled_;
   Combiner combiner_;
 };

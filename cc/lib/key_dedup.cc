@@ -8,12 +8,16 @@
 namespace sparse_emb {
 namespace {
 
-// Numbers keys in order of first appearance. Open addressing over the numbers alone (4 bytes a
-// slot; the keys are those of `unique`), grown with the number of different keys, so that a batch
-// with few of them stays in the first cache level.
+// Numbers keys in order of first appearance. Open addressing over the numbers alone: 4 bytes a slot;
+// the keys are those of `unique`.
 class KeyNumbering {
  public:
-  explicit KeyNumbering(int64_t* unique) : unique_(unique), slots_(kFirstSlots, kEmpty) {}
+  // For about n keys, of which some repeat.
+  KeyNumbering(int64_t* unique, int64_t n) : unique_(unique) {
+    int64_t slots = 1024;
+    while (slots < n / 2 && slots < kMaxFirstSlots) slots *= 2;
+    slots_.assign(slots, kEmpty);
+  }
 
   int64_t size() const { return size_; }
 
@@ -33,7 +37,7 @@ class KeyNumbering {
 
  private:
   static constexpr int32_t kEmpty = -1;
-  static constexpr int64_t kFirstSlots = 1024;
+  static constexpr int64_t kMaxFirstSlots = 1 << 20;
 
   uint64_t mask() const { return slots_.size() - 1; }
 
@@ -78,7 +82,7 @@ void NumberKeys(const int64_t* keys, int64_t n, KeyNumbering* numbering, const F
 
 int64_t DedupSerially(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                       int32_t* counts) {
-  KeyNumbering numbering(unique);
+  KeyNumbering numbering(unique, n);
   int64_t known = 0;
   NumberKeys(keys, n, &numbering, [&](int64_t i, int32_t number) {
     if (number == known) counts[known++] = 0;
@@ -115,7 +119,7 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
   });
 
   std::vector<int32_t> translation(n);
-  KeyNumbering numbering(unique);
+  KeyNumbering numbering(unique, n);
   int64_t known = 0;
   for (const Part& part : part_list) {
     NumberKeys(&part_unique[part.begin], part.size, &numbering, [&](int64_t j, int32_t number) {

@@ -1,6 +1,7 @@
 #include "cc/lib/initial_row.h"
 
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <set>
 #include <string>
@@ -160,17 +161,24 @@ TEST(MomentsAreThoseOfTheDistribution) {
   }
 }
 
-TEST(DifferentKeysAndSeedsGetDifferentRows) {
-  std::set<std::vector<float>> rows;
-  size_t count = 0;
-  for (int64_t seed : kSeeds) {
-    const InitialRow initial_row = MakeInitialRow("uniform", -1, 1, seed);
-    for (int64_t key : HardKeys(1000)) {
-      rows.insert(Row(initial_row, key, 4));
-      ++count;
+TEST(DifferentKeysGetDifferentRows) {
+  for (const char* kind : {"uniform", "normal", "truncated_normal"}) {
+    for (int64_t seed : kSeeds) {
+      const InitialRow initial_row = MakeInitialRow(kind, -1, 1, seed);
+      std::set<std::vector<float>> rows;
+      const std::vector<int64_t> keys = HardKeys(1000);
+      for (int64_t key : keys) rows.insert(Row(initial_row, key, 4));
+      EXPECT_EQ(rows.size(), keys.size());
     }
   }
-  EXPECT_EQ(rows.size(), count);
+}
+
+TEST(DifferentSeedsGiveAKeyDifferentRows) {
+  for (int64_t key : HardKeys(1000)) {
+    std::set<std::vector<float>> rows;
+    for (int64_t seed : kSeeds) rows.insert(Row(MakeInitialRow("uniform", -1, 1, seed), key, 4));
+    EXPECT_EQ(rows.size(), std::size(kSeeds));
+  }
 }
 
 // A wide row begins as the narrow one: d alone chooses the element.

@@ -42,8 +42,8 @@ void ExpectDedup(const std::vector<int64_t>& keys) {
     // One element more than allowed, to see that it is not written.
     Deduped got{std::vector<int64_t>(n + 1, -7), std::vector<int32_t>(n + 1, -7),
                 std::vector<int32_t>(n + 1, -7)};
-    const int64_t size = DedupKeys(keys.data(), n, got.unique.data(), got.inverse.data(),
-                                   got.counts.data(), &pool);
+    const int64_t size =
+        DedupKeys(keys.data(), n, got.unique.data(), got.inverse.data(), got.counts.data(), &pool);
     EXPECT_EQ(size, static_cast<int64_t>(want.unique.size()));
     EXPECT_EQ(got.unique[n], -7);
     EXPECT_EQ(got.inverse[n], -7);
@@ -64,17 +64,8 @@ std::vector<int64_t> Sample(const std::vector<int64_t>& from, int64_t n) {
   return keys;
 }
 
-const int64_t kSizes[] = {0,
-                          1,
-                          2,
-                          31,
-                          32,
-                          33,
-                          1000,
-                          2 * kMinPart - 1,
-                          2 * kMinPart,
-                          3 * kMinPart + 7,
-                          5 * kMinPart};
+const int64_t kSizes[] = {
+    0, 1, 2, 31, 32, 33, 1000, 2 * kMinPart - 1, 2 * kMinPart, 3 * kMinPart + 7, 5 * kMinPart};
 
 TEST(EqualKeysAreOne) {
   for (int64_t n : kSizes) ExpectDedup(std::vector<int64_t>(n, INT64_MIN));

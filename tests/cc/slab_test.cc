@@ -1,12 +1,11 @@
 // The slab storage under churn, and the memory of all storages.
-#include "cc/lib/slab_store.h"
-
 #include <set>
 #include <string>
 #include <vector>
 
 #include "cc/lib/hash.h"
 #include "cc/lib/row_chunks.h"
+#include "cc/lib/slab_store.h"
 #include "tests/cc/keys.h"
 #include "tests/cc/table_model.h"
 #include "tests/cc/testing.h"

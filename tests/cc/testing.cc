@@ -77,7 +77,8 @@ void StdThreadPool::ParallelFor(int64_t total, int64_t,
                                 const std::function<void(int64_t, int64_t)>& fn) {
   if (total <= 0) return;
   std::vector<int64_t> cuts = {0, total};
-  for (int64_t i = 0; i < 2 * threads_ + random_.Below(4); ++i) cuts.push_back(random_.Below(total));
+  for (int64_t i = 0; i < 2 * threads_ + random_.Below(4); ++i)
+    cuts.push_back(random_.Below(total));
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::vector<size_t> order(cuts.size() - 1);

@@ -133,17 +133,17 @@ class StdThreadPool final : public WorkerPool {
 }  // namespace testing
 }  // namespace sparse_emb
 
-#define TEST(name)                                                                        \
-  static void Test##name();                                                               \
-  [[maybe_unused]] static const bool registered_##name =                                  \
-      ::sparse_emb::testing::Register(#name, &Test##name);                                \
+#define TEST(name)                                         \
+  static void Test##name();                                \
+  [[maybe_unused]] static const bool registered_##name =   \
+      ::sparse_emb::testing::Register(#name, &Test##name); \
   static void Test##name()
 
 #define SCOPED_TRACE(...) \
   const ::sparse_emb::testing::ScopedTrace scoped_trace_(::sparse_emb::testing::Join(__VA_ARGS__))
 
-#define EXPECT_TRUE(condition)                                                            \
-  do {                                                                                    \
+#define EXPECT_TRUE(condition)                                                                 \
+  do {                                                                                         \
     if (!(condition)) ::sparse_emb::testing::Fail(__FILE__, __LINE__, #condition " is false"); \
   } while (false)
 #define EXPECT_EQ(got, want) \
@@ -152,8 +152,9 @@ class StdThreadPool final : public WorkerPool {
   ::sparse_emb::testing::ExpectNear(__FILE__, __LINE__, #got " near " #want, got, want, tolerance)
 #define EXPECT_LE(small, large) \
   ::sparse_emb::testing::ExpectLe(__FILE__, __LINE__, #small " <= " #large, small, large)
-#define EXPECT_OK(status) \
-  ::sparse_emb::testing::ExpectError(__FILE__, __LINE__, #status, status, ::sparse_emb::Code::kOk, "")
+#define EXPECT_OK(status)                                                                          \
+  ::sparse_emb::testing::ExpectError(__FILE__, __LINE__, #status, status, ::sparse_emb::Code::kOk, \
+                                     "")
 // The status has this code, and `part` is a part of its message.
 #define EXPECT_ERROR(status, code, part) \
   ::sparse_emb::testing::ExpectError(__FILE__, __LINE__, #status, status, code, part)

@@ -20,6 +20,7 @@ class _Bound:
     """
 
     def __init__(self):
+        self.variables = []
         self.tables = {}  # key -> EmbeddingVariable
         self.bindings = {}  # key -> the binding of that table
         self.slots = {}  # key of a plain variable -> {slot name: variable}
@@ -79,7 +80,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Creates the state of plain variables and binds tables to the rule, which resets the tables' state."""
         if self.built:
             return
-        var_list = list(var_list)
+        var_list = self._bound.variables = list(var_list)
         plain = [variable for variable in var_list if not isinstance(variable, EmbeddingVariable)]
         super().build(plain)
         for variable in plain:
@@ -113,17 +114,21 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
         Args:
             grads: list of tensors, `tf.IndexedSlices` or None, one for each variable.
-            trainable_variables: list of variables. The first call builds the optimizer for them.
+            trainable_variables: list of variables; the first call builds the optimizer for them. None: those the
+                optimizer was built for.
 
         Raises:
+            ValueError: if there is not one gradient for each variable, or a variable is unknown.
             tf.errors.InvalidArgumentError: if a gradient is not finite; no variable has changed then.
         """
         grads = list(grads)
         if not grads:
             return
-        if trainable_variables is None:
-            raise ValueError(f"{type(self).__name__}.apply needs the variables of the gradients, got None")
-        variables = list(trainable_variables)
+        variables = self._bound.variables if trainable_variables is None else list(trainable_variables)
+        if len(grads) != len(variables):
+            raise ValueError(
+                f"grads must match the variables one to one, got {len(grads)} gradients for {len(variables)} variables"
+            )
         if not self.built:
             self.build(variables)
         self._check_variables_are_known(variables)
