@@ -9,6 +9,7 @@
 #include "cc/lib/worker_pool.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/util/work_sharder.h"
 
 namespace sparse_emb {
 
@@ -21,8 +22,7 @@ class IntraOpPool final : public WorkerPool {
   int num_threads() const override { return threads_->NumThreads(); }
   void ParallelFor(int64_t total, int64_t cost,
                    const std::function<void(int64_t, int64_t)>& fn) override {
-    using Params = tensorflow::thread::ThreadPool::SchedulingParams;
-    threads_->ParallelFor(total, Params::Adaptive(cost), fn);
+    tensorflow::Shard(num_threads(), threads_, total, cost, fn);
   }
 
  private:

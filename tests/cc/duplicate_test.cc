@@ -17,13 +17,14 @@ enum class Weights { kNone, kSigned, kZeroSums, kWholeNumbers };
 
 // U rows, N values of them in B bags, some empty; N is large enough for several threads.
 struct Batch {
-  int64_t dim, num_unique = 301, n = 20000, bags_count = 700;
+  int64_t dim, n, num_unique = 301, bags_count = 200;
   std::vector<float> rows, value_grads, bag_grads, weights;
   std::vector<int32_t> inverse;
   std::vector<int64_t> splits, bag_of;
   Bags bags;
 
-  Batch(int64_t width, Weights kind, Combiner combiner, bool whole_numbers = false) : dim(width) {
+  Batch(int64_t width, Weights kind, Combiner combiner, bool whole_numbers = false)
+      : dim(width), n(width < 4 ? 20000 : 6000) {
     Random random(width);
     rows = random.Floats(num_unique * dim);
     value_grads = random.Floats(n * dim);

@@ -156,7 +156,7 @@ TEST(EveryStorageIsAMapFromKeysToRows) {
 
 TEST(EveryStorageGivesTheSameBitsWithFourThreads) {
   StdThreadPool pool(4);
-  RunOnEveryStorage(2500, 5, &pool);
+  RunOnEveryStorage(2000, 5, &pool);
 }
 
 TEST(RowsWiderThanAVectorRegisterAreKeptWhole) {

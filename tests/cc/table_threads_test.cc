@@ -52,7 +52,7 @@ TEST(UpdatesOfManyThreadsAllCount) {
     SerialPool serial;
     EXPECT_OK(table->Bind("sgd", {}, &serial, &token));
 
-    const int64_t rounds = Repeats(200);
+    const int64_t rounds = Repeats(100);
     std::vector<int64_t> shared = DenseKeys(200);
     std::atomic<int> updaters{3};
     const auto update = [&](int seed) {
