@@ -103,16 +103,16 @@ class Embedding(keras.layers.Layer):
         rows = ops.embedding_lookup(
             self.embeddings, unique_keys, insert=bool(training) and self.trainable, missing=self.missing
         )
-        shape = tf.shape(keys)
+        shape, static_shape = tf.shape(keys), keys.shape
         if self.combiner is None:
             values = ops.embedding_duplicate(rows, inverse)
         else:
-            shape = shape[:-1]
+            shape, static_shape = shape[:-1], static_shape[:-1]
             bag_size = tf.shape(keys, out_type=tf.int64)[-1]
             row_splits = tf.range(tf.cast(tf.reduce_prod(shape), tf.int64) + 1) * bag_size
             values = ops.embedding_duplicate(rows, inverse, row_splits=row_splits, combiner=self.combiner)
         values = tf.reshape(values, tf.concat([shape, [self.output_dim]], 0))
-        values = tf.ensure_shape(values, self.compute_output_shape(keys.shape))
+        values = tf.ensure_shape(values, static_shape + [self.output_dim])
         return tf.cast(values, self.compute_dtype)
 
     @property
