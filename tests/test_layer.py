@@ -243,11 +243,3 @@ def test_a_key_out_of_range_is_an_error_and_the_table_unchanged(bad):
 def test_a_pooled_scalar_key_is_an_error(combiner):
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="(?i)rank|combiner|axis"):
         _layer(combiner=combiner)(tf.constant(3, tf.int64))
-
-
-@pytest.mark.parametrize("combiner", [None, "mean"])
-def test_keys_of_unknown_rank_are_looked_up(combiner):
-    layer = tse.Embedding(None, 3, combiner=combiner, seed=1)
-    call = tf.function(layer, input_signature=[tf.TensorSpec(None, tf.int64)])
-    keys = np.arange(12).reshape(2, 3, 2)
-    np.testing.assert_array_equal(call(keys), layer(keys))
