@@ -48,6 +48,10 @@ double TruncatedNormal(uint64_t z) {
 }  // namespace
 
 Status InitialRow::Make(const std::string& kind, float a, float b, int64_t seed, InitialRow* out) {
+  if (!std::isfinite(a) || !std::isfinite(b)) {
+    return Error(Code::kInvalidArgument, "initializer ", kind, " needs finite arguments, got ", a,
+                 " and ", b);
+  }
   if (kind == "constant") {
     out->kind_ = Kind::kConstant;
     out->a_ = a;
@@ -70,7 +74,7 @@ Status InitialRow::Make(const std::string& kind, float a, float b, int64_t seed,
     return Error(Code::kInvalidArgument,
                  "initializer must be constant, uniform, normal or truncated_normal, got ", kind);
   }
-  out->mixed_seed_ = Mix64(static_cast<uint64_t>(seed));
+  out->mixed_seed_ = Mix64(static_cast<uint64_t>(seed) + kStep);
   return {};
 }
 

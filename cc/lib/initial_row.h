@@ -1,21 +1,28 @@
 // The initial row of a key: a pure function of (seed, key), the same whatever the order of
 // insertion, the number of threads, the storage or the instruction set.
 //
-//   s      = Mix64(seed)
-//   base   = Mix64(Mix64(key) + s)
-//   z[d]   = Mix64(base + (d + 1) * 0x9e3779b97f4a7c15)            64 bits for element d
+// With G = 0x9e3779b97f4a7c15, the 64 bits of element d are
 //
-//   constant(a, -)            a
-//   uniform(min, max)         (max + min) / 2 + (max - min) / 2 * u,  u = int(z >> 40) - 2^23) *
-//   2^-23 normal(mean, stddev)      mean + stddev * sqrt(-2 ln u1) cos(2 pi u2),
-//                             u1 = ((z >> 40) + 1) 2^-24, u2 = ((z >> 16) mod 2^24) 2^-24
-//   truncated_normal(mean, stddev)
-//                             mean + stddev * sqrt(2) erfinv(erf(sqrt 2) * v),
-//                             v = ((z >> 40) + 1/2) 2^-23 - 1: within two standard deviations
+//   z = Mix64(Mix64(Mix64(key) + Mix64(seed + G)) + (d + 1) G)
+//
+// and the element is
+//
+//   constant(a, -): a
+//
+//   uniform(min, max): (max + min) / 2 + (max - min) / 2 * u
+//     u = (int(z >> 40) - 2^23) 2^-23
+//
+//   normal(mean, stddev): mean + stddev sqrt(-2 ln u1) cos(2 pi u2)
+//     u1 = ((z >> 40) + 1) 2^-24
+//     u2 = ((z >> 16) mod 2^24) 2^-24
+//
+//   truncated_normal(mean, stddev): mean + stddev sqrt(2) erfinv(erf(sqrt 2) v)
+//     v = ((z >> 40) + 1/2) 2^-23 - 1, so within two standard deviations
 //
 // Only uint64 add, multiply, xor and shift are used for z, so that stock TensorFlow ops can repeat
-// it. uniform and constant are computed in float32 and repeat bit by bit; the normals are computed
-// in float64 and rounded.
+// it. The middle and the half width of uniform are computed in float64 and rounded to float32, the
+// rest in float32, so uniform and constant repeat bit by bit; the normals are computed in float64
+// and rounded.
 #ifndef TF_SPARSE_EMB_CC_LIB_INITIAL_ROW_H_
 #define TF_SPARSE_EMB_CC_LIB_INITIAL_ROW_H_
 

@@ -8,8 +8,8 @@
 namespace sparse_emb {
 namespace {
 
-// Numbers keys in order of first appearance. Open addressing over the numbers alone: 4 bytes a slot;
-// the keys are those of `unique`.
+// Numbers keys in order of first appearance. Open addressing over the numbers alone: 4 bytes a
+// slot; the keys are those of `unique`.
 class KeyNumbering {
  public:
   // For about n keys, of which some repeat.
@@ -97,8 +97,9 @@ int64_t DedupSerially(const int64_t* keys, int64_t n, int64_t* unique, int32_t* 
 int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                   int32_t* counts, WorkerPool* pool) {
   constexpr int64_t kMinPart = 16384;
+  constexpr int64_t kMinParts = 4;  // numbering the parts' unique keys again eats what fewer gain
   const int64_t parts = std::min<int64_t>(pool->num_threads(), n / kMinPart);
-  if (parts < 2) return DedupSerially(keys, n, unique, inverse, counts);
+  if (parts < kMinParts) return DedupSerially(keys, n, unique, inverse, counts);
 
   // Each thread numbers a part of the keys by itself; the parts' unique keys are numbered again in
   // order, which keeps the order of first occurrence; then the parts' numbers are translated.

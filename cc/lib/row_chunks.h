@@ -1,4 +1,4 @@
-// Rows of equal size, by number, that never move: chunks that grow from 16 rows to about 256 KiB
+// Rows of equal size, by number, that never move: chunks that grow from 16 rows to about 64 KiB
 // and then stay at that size, so that a small table is small and a large one grows without a copy.
 #ifndef TF_SPARSE_EMB_CC_LIB_ROW_CHUNKS_H_
 #define TF_SPARSE_EMB_CC_LIB_ROW_CHUNKS_H_
@@ -46,7 +46,7 @@ class RowChunks {
 
  private:
   static constexpr int kFirstShift = 4;
-  static constexpr int64_t kMaxChunkBytes = 256 << 10;
+  static constexpr int64_t kMaxChunkBytes = 64 << 10;
 
   // Chunks 0 .. k hold 16, 16, 32, 64, ... rows, 2^shift_ in all; each later one holds 2^shift_.
   int64_t ChunkOf(uint32_t row) const {

@@ -1,8 +1,10 @@
 // A thread-safe Table of kShards stores (store.h).
 //
 // One lock a table, taken once a batch: methods that only read rows share it, the others have it
-// alone. Inside, threads need no locks: searches and row arithmetic are split by position in the
-// batch (keys differ there), inserts and removals by shard.
+// alone. All queue for it at a gate: glibc's shared_mutex lets new readers pass a waiting writer,
+// and two threads that read without a pause would keep it out for good. Inside, threads need no
+// locks: searches and row arithmetic are split by position in the batch (keys differ there),
+// inserts and removals by shard.
 #ifndef TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 #define TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 
@@ -62,29 +64,17 @@ class ShardedTable final : public Table {
   Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
                 WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
-    const int64_t dim = options().dim;
-    std::vector<uint8_t> absent(insert ? n : 0);
-    std::atomic<int64_t> absent_count{0};
+    if (!insert) {
+      const std::shared_lock lock = LockShared();
+      Read(keys, n, missing, out, nullptr, pool);
+      return {};
+    }
+    std::vector<uint8_t> absent(n);
+    int64_t absent_count, changes;
     {
-      std::shared_lock lock(mutex_);
-      pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
-        int64_t absent_here = 0;
-        RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-          Search(keys, begin, end, [&](int64_t i, const float* row) SPARSE_EMB_INLINE_LAMBDA {
-            if (row != nullptr) {
-              Copy(row, out + i * dim, dim);
-            } else if (insert) {
-              absent[i] = 1;
-              ++absent_here;
-            } else if (missing == Missing::kInitial) {
-              options().initial_row.Fill(keys[i], out + i * dim, dim);
-            } else {
-              std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
-            }
-          });
-        });
-        absent_count += absent_here;
-      });
+      const std::shared_lock lock = LockShared();
+      absent_count = Read(keys, n, missing, out, absent.data(), pool);
+      changes = changes_;
     }
     if (absent_count == 0) return {};
 
@@ -98,8 +88,14 @@ class ShardedTable final : public Table {
     }
     const UniqueKeys unique(absent_keys.data(), absent_count, pool);
     std::vector<float*> rows(unique.size);
-    std::unique_lock lock(mutex_);
+    const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(unique.keys.data(), unique.size, rows.data(), pool));
+    if (changes_ != changes) {
+      // What was read before is no longer of one moment with the rest.
+      Read(keys, n, missing, out, nullptr, pool);
+      return {};
+    }
+    const int64_t dim = options().dim;
     pool->ParallelFor(positions.size(), SearchCost(), [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
         Copy(rows[unique.inverse[j]], out + positions[j] * dim, dim);
@@ -114,9 +110,10 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     if (!keys_differ) SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
     std::vector<float*> rows(n);
-    std::unique_lock lock(mutex_);
+    const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(CheckBinding(binding_, rule, token));
     SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(keys, n, rows.data(), pool));
+    ++changes_;
     ApplyRule(rule, rows.data(), grads, n, options().dim, pool);
     return {};
   }
@@ -128,8 +125,9 @@ class ShardedTable final : public Table {
     std::vector<int64_t> last(unique.size);
     for (int64_t i = 0; i < n; ++i) last[unique.inverse[i]] = i;
     std::vector<float*> rows(unique.size);
-    std::unique_lock lock(mutex_);
+    const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(unique.keys.data(), unique.size, rows.data(), pool));
+    ++changes_;
     pool->ParallelFor(unique.size, SearchCost(), [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) Copy(values + last[u] * dim, rows[u], dim);
     });
@@ -138,7 +136,7 @@ class ShardedTable final : public Table {
 
   Status Contains(const int64_t* keys, int64_t n, bool* out, WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
-    std::shared_lock lock(mutex_);
+    const std::shared_lock lock = LockShared();
     pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
       Search(keys, begin, end, [&](int64_t i, const float* row) { out[i] = row != nullptr; });
     });
@@ -147,7 +145,8 @@ class ShardedTable final : public Table {
 
   Status Remove(const int64_t* keys, int64_t n, WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
-    std::unique_lock lock(mutex_);
+    const std::unique_lock lock = LockAlone();
+    ++changes_;
     ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
       for (const int64_t* i = first; i < last; ++i) store->Remove(keys[*i], HashKey(keys[*i]));
     });
@@ -155,17 +154,18 @@ class ShardedTable final : public Table {
   }
 
   void Clear() override {
-    std::unique_lock lock(mutex_);
+    const std::unique_lock lock = LockAlone();
+    ++changes_;
     for (Store& store : stores_) store.Clear();
   }
 
   int64_t Size() override {
-    std::shared_lock lock(mutex_);
+    const std::shared_lock lock = LockShared();
     return CountRows();
   }
 
   int64_t MemoryBytes() override {
-    std::shared_lock lock(mutex_);
+    const std::shared_lock lock = LockShared();
     int64_t bytes = sizeof(*this);
     for (const Store& store : stores_) bytes += store.MemoryBytes();
     return bytes;
@@ -173,7 +173,7 @@ class ShardedTable final : public Table {
 
   void Export(bool with_state,
               const std::function<ExportBuffers(int64_t n, int64_t width)>& allocate) override {
-    std::shared_lock lock(mutex_);
+    const std::shared_lock lock = LockShared();
     const int64_t width = options().dim + (with_state ? binding_.initial_state.size() : 0);
     auto [keys, rows] = allocate(CountRows(), width);
     if (keys == nullptr) return;
@@ -195,7 +195,7 @@ class ShardedTable final : public Table {
       return Error(Code::kInvalidArgument, "initial_state of rule ", rule, " must have ",
                    info.state_width(dim), " values for rows of width ", dim, ", got ", state_width);
     }
-    std::unique_lock lock(mutex_);
+    const std::unique_lock lock = LockAlone();
     const bool resize = state_width != stored_state_width_;
     // Until all rows have the new width the table has no optimizer: if memory runs out midway, no
     // embedding is lost, but the state is.
@@ -231,6 +231,15 @@ class ShardedTable final : public Table {
     }
   };
 
+  std::shared_lock<std::shared_mutex> LockShared() const {
+    const std::lock_guard queue(gate_);
+    return std::shared_lock(mutex_);
+  }
+  std::unique_lock<std::shared_mutex> LockAlone() {
+    const std::lock_guard queue(gate_);
+    return std::unique_lock(mutex_);
+  }
+
   // Rough nanoseconds for one key.
   int64_t SearchCost() const { return 30 + options().dim / 2; }
 
@@ -258,6 +267,32 @@ class ShardedTable final : public Table {
       }
       if (i >= begin) fn(i, stores[i % kRing]->Find(keys[i], hashes[i % kRing]));
     }
+  }
+
+  // out[i] = the row of keys[i]. Where it is absent: with `absent`, absent[i] = 1 and out[i] is
+  // left alone; without, what `missing` says. Returns how many were marked. Needs the table shared.
+  int64_t Read(const int64_t* keys, int64_t n, Missing missing, float* out, uint8_t* absent,
+               WorkerPool* pool) const {
+    std::atomic<int64_t> marked{0};
+    pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
+      int64_t marked_here = 0;
+      RunOnBestIsa(options().dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
+        Search(keys, begin, end, [&](int64_t i, const float* row) SPARSE_EMB_INLINE_LAMBDA {
+          if (row != nullptr) {
+            Copy(row, out + i * dim, dim);
+          } else if (absent != nullptr) {
+            absent[i] = 1;
+            ++marked_here;
+          } else if (missing == Missing::kInitial) {
+            options().initial_row.Fill(keys[i], out + i * dim, dim);
+          } else {
+            std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
+          }
+        });
+      });
+      marked += marked_here;
+    });
+    return marked;
   }
 
   // Calls fn(store, first, last) for every shard that keys touch, at once for different shards;
@@ -344,11 +379,13 @@ class ShardedTable final : public Table {
   const StoreOptions store_options_;
   const typename Store::Router shard_of_;
 
+  mutable std::mutex gate_;          // taken before mutex_, and given back when that is held
   mutable std::shared_mutex mutex_;  // guards all below
   std::vector<Store> stores_;
   Binding binding_;
   int64_t stored_state_width_ = 0;  // of every store's rows; -1: a Bind failed, they may differ
   int64_t last_token_ = 0;
+  int64_t changes_ = 0;  // counts what changes or removes rows that exist
 };
 
 }  // namespace sparse_emb

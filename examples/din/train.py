@@ -15,7 +15,8 @@ from din import data, metrics, model
 from din.dataset import batched
 
 # Defaults by optimizer. The row-wise ones have the best mean GAUC of the study in README.md (Video Games, --split
-# validation, two epochs, two seeds); the others are not tuned. Choose others on the validation split, never on the test.
+# validation, two epochs, two seeds), keras_adam is Keras' default, the others are untuned. Choose others on the
+# validation split, never on the test.
 LEARNING_RATES = {
     "row_wise_adam": 4e-3,
     "row_wise_adagrad": 1e-1,

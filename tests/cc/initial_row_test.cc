@@ -25,7 +25,7 @@ uint64_t NaiveMix64(uint64_t x) {
 }
 
 uint64_t NaiveBits(int64_t seed, int64_t key, int64_t d) {
-  const uint64_t s = NaiveMix64(static_cast<uint64_t>(seed));
+  const uint64_t s = NaiveMix64(static_cast<uint64_t>(seed) + 0x9e3779b97f4a7c15ull);
   const uint64_t base = NaiveMix64(NaiveMix64(static_cast<uint64_t>(key)) + s);
   return NaiveMix64(base + static_cast<uint64_t>(d + 1) * 0x9e3779b97f4a7c15ull);
 }
@@ -74,7 +74,8 @@ std::vector<float> Row(const InitialRow& initial_row, int64_t key, int64_t dim) 
 // The key whose element 0 has these bits under this seed.
 int64_t KeyOfBits(uint64_t z, int64_t seed) {
   const uint64_t base = UndoMix64(z) - 0x9e3779b97f4a7c15ull;
-  return static_cast<int64_t>(UndoMix64(UndoMix64(base) - NaiveMix64(seed)));
+  return static_cast<int64_t>(
+      UndoMix64(UndoMix64(base) - NaiveMix64(seed + 0x9e3779b97f4a7c15ull)));
 }
 
 const int64_t kSeeds[] = {0, 1, -1, 42, std::numeric_limits<int64_t>::min()};
@@ -200,10 +201,11 @@ TEST(MakeInitialRowNamesABadArgument) {
   };
   EXPECT_ERROR(make("uniform", 1, 0), Code::kInvalidArgument,
                "uniform needs min <= max, got min 1 and max 0");
-  EXPECT_ERROR(make("uniform", nan, 0), Code::kInvalidArgument, "uniform needs min <= max");
+  EXPECT_ERROR(make("uniform", nan, 0), Code::kInvalidArgument,
+               "uniform needs finite arguments, got nan and 0");
   EXPECT_ERROR(make("normal", 0, -1), Code::kInvalidArgument, "normal needs stddev >= 0, got -1");
   EXPECT_ERROR(make("truncated_normal", 0, nan), Code::kInvalidArgument,
-               "truncated_normal needs stddev >= 0");
+               "truncated_normal needs finite arguments, got 0 and nan");
   EXPECT_ERROR(make("orthogonal", 0, 1), Code::kInvalidArgument,
                "must be constant, uniform, normal or truncated_normal, got orthogonal");
 }

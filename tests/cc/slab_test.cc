@@ -121,7 +121,7 @@ TEST(ChunkedRowsDoNotOverlapAndNeverMove) {
       EXPECT_EQ(static_cast<int>(static_cast<uint8_t>(rows[row][row_bytes - 1])),
                 static_cast<int>(row % 251));
     }
-    EXPECT_LE(chunks.MemoryBytes(), (2 * count + 16) * row_bytes + (256 << 10));
+    EXPECT_LE(chunks.MemoryBytes(), (2 * count + 16) * row_bytes + (64 << 10));
   }
 }
 
@@ -165,9 +165,9 @@ TEST(AMillionSlabRowsCost16To24BytesBeyondThemselves) {
     EXPECT_OK(table->Lookup(keys.data(), kBatch, true, Missing::kInitial, out.data(), &pool));
     EXPECT_EQ(table->Size(), n);
     const double beyond = static_cast<double>(table->MemoryBytes()) / n - 4 * kDim;
-    // A chunk is 2048 rows of 72 bytes.
-    if (n >= 100000) EXPECT_LE(beyond, 20.6 + kShards * 2048 * 72.0 / n);
-    if (n < 1000000 || n > 1300000) continue;
+    // A chunk is 512 rows of 72 bytes.
+    if (n >= 100000) EXPECT_LE(beyond, 20.6 + kShards * 512 * 72.0 / n);
+    if (n < 1000000) continue;
     least = std::min(least, beyond);
     most = std::max(most, beyond);
   }

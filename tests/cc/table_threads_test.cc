@@ -44,6 +44,59 @@ void Subtract(Table* table, const std::vector<int64_t>& keys, float amount, Work
   }
 }
 
+TEST(ReadersThatNeverPauseDoNotKeepAnUpdateOut) {
+  const auto table = NewTable(ZeroTable("slab"));
+  SerialPool serial;
+  int64_t token = 0;
+  EXPECT_OK(table->Bind("sgd", {}, &serial, &token));
+  const std::vector<int64_t> keys = DenseKeys(4096);
+  std::atomic<bool> done{false};
+  const auto read = [&] {
+    SerialPool pool;
+    std::vector<float> out(keys.size() * kDim);
+    while (!done) {
+      EXPECT_OK(table->Lookup(keys.data(), keys.size(), false, Missing::kZeros, out.data(), &pool));
+    }
+  };
+  const auto update = [&] {
+    SerialPool pool;
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < 100; ++i) Subtract(table.get(), keys, 1, &pool);
+    done = true;
+    // An update takes under a millisecond; one that is kept out took seconds.
+    EXPECT_LE(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 60);
+  };
+  RunAtOnce({read, read, read, update});
+}
+
+// A lookup that inserts reads the rows that are there before it inserts the others: an update of
+// both in between must not be seen on the one half only.
+TEST(ALookupThatInsertsSeesAllOfAnUpdateOrNothing) {
+  for (const std::string storage : kAllStorages) {
+    SCOPED_TRACE(storage);
+    const int64_t rounds = Repeats(2000);
+    for (int64_t round = 0; round < rounds; ++round) {
+      const auto table = NewTable(ZeroTable(storage));
+      SerialPool serial;
+      int64_t token = 0;
+      EXPECT_OK(table->Bind("sgd", {}, &serial, &token));
+      const std::vector<int64_t> keys = DenseKeys(64);
+      std::vector<float> out(keys.size() * kDim);
+      EXPECT_OK(table->Lookup(keys.data(), 32, true, Missing::kZeros, out.data(), &serial));
+      RunAtOnce({[&] {
+                   SerialPool pool;
+                   EXPECT_OK(table->Lookup(keys.data(), keys.size(), true, Missing::kZeros,
+                                           out.data(), &pool));
+                 },
+                 [&] {
+                   SerialPool pool;
+                   Subtract(table.get(), keys, 1, &pool);
+                 }});
+      for (const float value : out) EXPECT_EQ(value, out[0]);
+    }
+  }
+}
+
 TEST(UpdatesOfManyThreadsAllCount) {
   for (const std::string storage : kAllStorages) {
     SCOPED_TRACE(storage);
