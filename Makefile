@@ -18,6 +18,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find cc -name '*.cc' -o -name '*.h') setup.py pyproject.toml
 
+# Written anew when PYTHON or TENSORFLOW differ from those that the environment was made with.
+CONFIG := $(PYTHON) $(TENSORFLOW)
+ifneq ($(CONFIG),$(file < $(VENV)/.config))
+.PHONY: $(VENV)/.config
+endif
+
 .PHONY: din test test-cc build lint format bench wheel clean
 
 din: build
@@ -50,8 +56,12 @@ wheel: build
 clean:
 	rm -rf build dist $(VENV)
 
-$(INSTALLED): pyproject.toml Makefile
+$(VENV)/.config:
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
+	@printf '%s' '$(CONFIG)' > $@
+
+$(INSTALLED): pyproject.toml Makefile $(VENV)/.config
 	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest "ruff==0.17.*" "clang-format==23.*"
 	touch $@
 

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 __all__ = ["UniformUnitScaling"]
 
@@ -73,7 +74,7 @@ def row_initializer(initializer):
         return RowInitializer("constant", 0.0, 0.0)
     if kind is _KERAS.Ones:
         return RowInitializer("constant", 1.0, 0.0)
-    if kind is _KERAS.Constant:
+    if kind is _KERAS.Constant and np.ndim(initializer.value) == 0:
         return RowInitializer("constant", float(initializer.value), 0.0)
     if kind in (_KERAS.RandomUniform, UniformUnitScaling):
         return RowInitializer("uniform", float(initializer.minval), float(initializer.maxval))
@@ -93,8 +94,16 @@ def choose_seed(seed, initializer):
         seed = getattr(initializer, "get_config", dict)().get("seed")
     if seed is None:
         seed = _KERAS.RandomUniform().seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise ValueError(f"seed must be an int or None, got {seed!r}")
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must fit in 64 bits, got {seed}")
-    return seed
+    return int(seed)
+
+
+def all_rows(initializer, seed, shape):
+    """The values of a whole table by any Keras initializer; one without a seed of its own is given `seed`."""
+    config = initializer.get_config() if isinstance(initializer, _KERAS.Initializer) else {}
+    if "seed" in config and config["seed"] is None:
+        initializer = type(initializer).from_config({**config, "seed": seed})
+    return initializer(shape, dtype="float32")

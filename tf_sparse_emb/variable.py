@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_sparse_emb import ops
 from tf_sparse_emb.gen_ops import library
-from tf_sparse_emb.initializers import DYNAMIC_INITIALIZERS, RowInitializer, choose_seed, row_initializer
+from tf_sparse_emb.initializers import DYNAMIC_INITIALIZERS, RowInitializer, all_rows, choose_seed, row_initializer
 from tf_sparse_emb.ops.keys import as_keys
 from tf_sparse_emb.update_rules import get_rule
 
@@ -48,8 +48,8 @@ class EmbeddingVariable(keras.Variable):
     row is `[embedding: D floats | optimizer state: S floats]` in one place in memory. Every int64 is a key.
 
     It is listed among a layer's variables and receives gradients as `tf.IndexedSlices`, which `tse.optimizers` apply
-    in place. Towards Keras it is a float32 variable of the constant shape (0, D): the rows are in the table, and
-    whatever would treat them as a dense tensor is refused.
+    in place. Towards Keras it is a float32 variable of the constant shape (0, D), whose `value` has no rows: the rows
+    are in the table. `numpy()`, `assign`, conversion to a tensor and Keras' own optimizers are refused.
 
     All methods work in eager mode and in `tf.function`, and are safe to call from several threads.
 
@@ -63,8 +63,8 @@ class EmbeddingVariable(keras.Variable):
         input_dim: int or None (default). Keys must be in [0, input_dim); None: any int64.
         initializer: Keras initializer, by name or instance, default "uniform" (from -0.05 to 0.05). A dynamic table
             takes Zeros, Ones, Constant, RandomUniform, RandomNormal, TruncatedNormal and
-            `tse.initializers.UniformUnitScaling`, because each row is made by itself; the storage "index" takes any
-            (evaluated now, for all rows).
+            `tse.initializers.UniformUnitScaling`, because each row is made by itself. The storage "index" takes any
+            (evaluated now, for all rows; a key that is removed later reads as zeros if it is none of these).
         storage: "slab" (an open-addressing index over rows that never move; the default), "open_addressing",
             "chained", "unordered_map", or "index" (an array of input_dim rows; the default where input_dim is given).
             An index table holds all its rows from the start.
@@ -100,6 +100,8 @@ class EmbeddingVariable(keras.Variable):
         self.initializer = keras.initializers.get(initializer)
         self.seed = choose_seed(seed, self.initializer)
         self.max_rows = max_rows
+        if self.storage == "index" and max_rows is not None and max_rows < input_dim:
+            raise ValueError(f"max_rows must be at least input_dim = {input_dim} for storage 'index', got {max_rows}")
         row_init = row_initializer(self.initializer)
         if row_init is None and self.storage != "index":
             raise ValueError(
@@ -137,7 +139,7 @@ class EmbeddingVariable(keras.Variable):
 
     def _fill(self, row_init):
         """Creates all rows of an index table."""
-        values = None if row_init else self.initializer((self.input_dim, self.dim), dtype="float32")
+        values = None if row_init else all_rows(self.initializer, self.seed, (self.input_dim, self.dim))
         chunk = max(1, (1 << 22) // self.dim)
         for start in range(0, self.input_dim, chunk):
             keys = tf.range(start, min(start + chunk, self.input_dim), dtype=tf.int64)
@@ -214,7 +216,8 @@ class EmbeddingVariable(keras.Variable):
         raise TypeError(
             f"variable '{self.path}' is an embedding table, which Keras' own optimizers cannot update: they would need "
             "a dense tensor of all its rows. Compile with one of tse.optimizers, e.g. "
-            "tse.optimizers.RowWiseAdam(learning_rate=0.001); it trains the other variables as well"
+            "tse.optimizers.RowWiseAdam(learning_rate=0.001); it trains the other variables as well. Not inside Keras' "
+            "LossScaleOptimizer, which the policy mixed_float16 adds: use mixed_bfloat16"
         )
 
     @overwrite_with_gradient.setter
@@ -238,6 +241,14 @@ class EmbeddingVariable(keras.Variable):
     def __array__(self, *args, **kwargs):
         """Raises: the rows are no dense tensor; `export` returns them."""
         return self.numpy()
+
+    def __tf_tensor__(self, dtype=None, name=None):
+        """Raises: the rows are no dense tensor; `lookup` reads them."""
+        raise TypeError(f"variable '{self.path}' is an embedding table, no dense tensor; read rows with lookup(keys)")
+
+    def __deepcopy__(self, memo):
+        """Raises: a copy would share the table."""
+        raise TypeError(f"variable '{self.path}' is an embedding table and cannot be copied")
 
     def assign(self, value):
         """Raises: the rows are no dense tensor; `upsert` sets them."""

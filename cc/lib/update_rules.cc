@@ -67,6 +67,11 @@ Status CheckRule(const RuleCall& call) {
     return Error(Code::kInvalidArgument, "hypers of rule ", info.name, " must be [", names,
                  "], got ", call.hypers.size(), " values");
   }
+  for (size_t i = 0; i < call.hypers.size(); ++i) {
+    if (std::isfinite(call.hypers[i])) continue;
+    return Error(Code::kInvalidArgument, info.hypers[i], " of rule ", info.name,
+                 " must be finite, got ", call.hypers[i]);
+  }
   if (call.step < 1) {
     return Error(Code::kInvalidArgument, "step must be at least 1, got ", call.step);
   }

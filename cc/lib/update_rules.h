@@ -110,7 +110,7 @@ struct RuleInfo {
 // The rule of this name, or an error that lists the names.
 Status FindRule(const std::string& name, RuleInfo* out);
 
-// An error unless the rule exists and has these many hyper-parameters, and step >= 1.
+// An error unless the rule exists and has these many hyper-parameters, all finite, and step >= 1.
 Status CheckRule(const RuleCall& call);
 
 // Applies the rule to rows[i], [embedding | state], with grads[i], for i in [0, n). The call must

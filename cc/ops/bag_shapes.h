@@ -11,15 +11,10 @@
 
 namespace sparse_emb {
 
-struct BagShapes {
-  // N without a combiner, B with one.
-  tensorflow::shape_inference::DimensionHandle combined;
-};
-
-// `inverse` and `bags` are the positions of the inputs inverse and row_splits (or, where there are
-// none, of what would stand there).
-inline absl::Status GetBagShapes(tensorflow::shape_inference::InferenceContext* c, int inverse,
-                                 int bags, BagShapes* out) {
+// Checks them; *out is N without a combiner, B with one. `inverse` and `bags` are the positions of
+// the inputs inverse and row_splits (or, where there are none, of what would stand there).
+inline absl::Status GetCombinedDim(tensorflow::shape_inference::InferenceContext* c, int inverse,
+                                   int bags, tensorflow::shape_inference::DimensionHandle* out) {
   using tensorflow::shape_inference::DimensionHandle;
   using tensorflow::shape_inference::ShapeHandle;
   std::string combiner;
@@ -33,7 +28,7 @@ inline absl::Status GetBagShapes(tensorflow::shape_inference::InferenceContext* 
     if (num_splits != 0 || num_weights != 0) {
       return absl::InvalidArgumentError("row_splits and weights need a combiner, got none");
     }
-    out->combined = c->Dim(inverse_shape, 0);
+    *out = c->Dim(inverse_shape, 0);
     return absl::OkStatus();
   }
   if (num_splits != 1 || num_weights > 1) {
@@ -43,7 +38,7 @@ inline absl::Status GetBagShapes(tensorflow::shape_inference::InferenceContext* 
   }
   ShapeHandle splits;
   TF_RETURN_IF_ERROR(c->WithRank(c->input(bags), 1, &splits));
-  TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, &out->combined));
+  TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, out));
   if (num_weights == 1) {
     ShapeHandle weights;
     TF_RETURN_IF_ERROR(c->WithRank(c->input(bags + 1), 1, &weights));

@@ -4,6 +4,7 @@
 
 namespace sparse_emb {
 
+using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
@@ -19,9 +20,9 @@ REGISTER_OP("SparseEmb>EmbeddingDuplicate")
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle rows;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &rows));
-      BagShapes bags;
-      TF_RETURN_IF_ERROR(GetBagShapes(c, 1, 2, &bags));
-      c->set_output(0, c->Matrix(bags.combined, c->Dim(rows, 1)));
+      DimensionHandle combined;
+      TF_RETURN_IF_ERROR(GetCombinedDim(c, 1, 2, &combined));
+      c->set_output(0, c->Matrix(combined, c->Dim(rows, 1)));
       return absl::OkStatus();
     })
     .Doc(R"doc(
@@ -50,12 +51,16 @@ REGISTER_OP("SparseEmb>EmbeddingRowProducts")
     .Input("grad: float")
     .Output("products: float")
     .SetShapeFn([](InferenceContext* c) {
-      ShapeHandle shape;
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &shape));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 1, &shape));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(3), 2, &shape));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &shape));
-      c->set_output(0, shape);
+      ShapeHandle rows, inverse, splits, grad;
+      DimensionHandle dim, bags;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &rows));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &inverse));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 1, &splits));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(3), 2, &grad));
+      TF_RETURN_IF_ERROR(c->Merge(c->Dim(rows, 1), c->Dim(grad, 1), &dim));
+      TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, &bags));
+      TF_RETURN_IF_ERROR(c->Merge(c->Dim(grad, 0), bags, &bags));
+      c->set_output(0, inverse);
       return absl::OkStatus();
     })
     .Doc(R"doc(

@@ -22,10 +22,9 @@ REGISTER_OP("SparseEmb>EmbeddingGradReduce")
       ShapeHandle grad, scalar;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &grad));
       TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 0, &scalar));
-      BagShapes bags;
-      TF_RETURN_IF_ERROR(GetBagShapes(c, 1, 3, &bags));
       DimensionHandle combined, num_unique;
-      TF_RETURN_IF_ERROR(c->Merge(c->Dim(grad, 0), bags.combined, &combined));
+      TF_RETURN_IF_ERROR(GetCombinedDim(c, 1, 3, &combined));
+      TF_RETURN_IF_ERROR(c->Merge(c->Dim(grad, 0), combined, &combined));
       TF_RETURN_IF_ERROR(c->MakeDimForScalarInput(2, &num_unique));
       c->set_output(0, c->Matrix(num_unique, c->Dim(grad, 1)));
       return absl::OkStatus();

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_sparse_emb import ops
 from tf_sparse_emb.initializers import choose_seed
 from tf_sparse_emb.ops.embedding_duplicate import COMBINERS
+from tf_sparse_emb.ops.embedding_lookup import check_missing
 from tf_sparse_emb.ops.keys import as_keys, check_key_dtype
 from tf_sparse_emb.variable import EmbeddingVariable, check_positive, choose_storage
 
@@ -39,7 +40,9 @@ class Embedding(keras.layers.Layer):
             compute dtype.
 
     Input: int32, int64 or string (its 64-bit fingerprint) of any shape. Floats, the default of `keras.Input`, are
-    refused: they would lose bits.
+    refused: they would lose bits. A Keras model casts its input to the dtype of its `keras.Input` before a layer sees
+    it; a Sequential model without one gets an input of int64 from this layer, so strings need
+    `keras.Input(shape, dtype="string")`.
 
     Output: `keys.shape + [D]`, or with a combiner `keys.shape[:-1] + [D]`.
 
@@ -68,8 +71,7 @@ class Embedding(keras.layers.Layer):
         check_positive("max_rows", max_rows, or_none=True)
         if combiner is not None and combiner not in COMBINERS:
             raise ValueError(f"combiner must be None or one of {', '.join(COMBINERS)}, got {combiner!r}")
-        if missing not in ("initial", "zeros"):
-            raise ValueError(f"missing must be 'initial' or 'zeros', got {missing!r}")
+        check_missing(missing)
         self.input_dim = input_dim
         self.output_dim = output_dim
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
@@ -92,8 +94,9 @@ class Embedding(keras.layers.Layer):
             storage=self.storage,
             seed=self.seed,
             max_rows=self.max_rows,
-            trainable=self.trainable,
         )
+        # After the attribute: Keras files a variable under trainable or not for good when it is assigned.
+        self.embeddings.trainable = self.trainable
         self.built = True
 
     def call(self, inputs, training=None):

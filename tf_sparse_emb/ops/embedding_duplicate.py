@@ -12,6 +12,7 @@ def bag_arguments(combiner, row_splits, weights):
 
     Raises:
         ValueError: if the combiner is unknown, or lacks its row_splits, or none is given bags.
+        TypeError: if row_splits are no integers.
     """
     if combiner is None:
         for name, value in (("row_splits", row_splits), ("weights", weights)):
@@ -22,6 +23,9 @@ def bag_arguments(combiner, row_splits, weights):
         raise ValueError(f"combiner must be None or one of {', '.join(COMBINERS)}, got {combiner!r}")
     if row_splits is None:
         raise ValueError(f"combiner {combiner!r} needs row_splits, got None")
+    row_splits = tf.convert_to_tensor(row_splits)
+    if row_splits.dtype not in (tf.int32, tf.int64):
+        raise TypeError(f"row_splits must be int32 or int64, got {row_splits.dtype.name}")
     return {
         "combiner": combiner,
         "row_splits": [tf.cast(row_splits, tf.int64)],

@@ -16,6 +16,12 @@ def check_table(table):
         raise TypeError(f"table must be a tse.EmbeddingVariable, got {type(table).__name__}")
 
 
+def check_missing(missing):
+    """Raises a ValueError unless `missing` says what a missing key reads as."""
+    if missing not in ("initial", "zeros"):
+        raise ValueError(f"missing must be 'initial' or 'zeros', got {missing!r}")
+
+
 def embedding_lookup(table, keys, *, insert=False, missing="initial"):
     """Looks up one row per key.
 
@@ -43,8 +49,7 @@ def embedding_lookup(table, keys, *, insert=False, missing="initial"):
         tf.errors.ResourceExhaustedError: if the table would grow beyond its `max_rows`.
     """
     check_table(table)
-    if missing not in ("initial", "zeros"):
-        raise ValueError(f"missing must be 'initial' or 'zeros', got {missing!r}")
+    check_missing(missing)
     keys = as_keys(keys)
     rows = library.sparse_emb_embedding_lookup(
         table=table.table_handle,

@@ -26,13 +26,13 @@ class RowWiseAdagrad(SparseOptimizer):
     Args:
         learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
         initial_accumulator_value: float >= 0, a at the start, default 0.
-        epsilon: float >= 0, default 1e-8.
+        epsilon: float > 0, default 1e-8.
         weight_decay: float or None (default): wd, decoupled.
         **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `row_wise_variables`, `check_finite`,
             `name`: see `SparseOptimizer`.
 
     Raises:
-        ValueError: if initial_accumulator_value or epsilon is negative.
+        ValueError: if initial_accumulator_value is negative or epsilon is not positive.
 
     Source: FBGEMM's EXACT_ROWWISE_ADAGRAD (Meta), whose a is that after the step; Duchi, Hazan and Singer, "Adaptive
     subgradient methods", JMLR 2011.
@@ -41,9 +41,10 @@ class RowWiseAdagrad(SparseOptimizer):
     rule = "row_wise_adagrad"
 
     def __init__(self, learning_rate=0.001, initial_accumulator_value=0.0, epsilon=1e-8, weight_decay=None, **kwargs):
-        for name, value in (("initial_accumulator_value", initial_accumulator_value), ("epsilon", epsilon)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+        if not 0 <= initial_accumulator_value < float("inf"):
+            raise ValueError(f"initial_accumulator_value must not be negative, got {initial_accumulator_value}")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon}")
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = epsilon

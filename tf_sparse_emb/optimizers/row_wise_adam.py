@@ -32,7 +32,7 @@ class RowWiseAdam(SparseOptimizer):
         learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
         beta_1: float in [0, 1), default 0.9.
         beta_2: float in [0, 1), default 0.999.
-        epsilon: float >= 0, default 1e-8.
+        epsilon: float > 0, default 1e-8.
         weight_decay: float or None (default): wd, decoupled.
         **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `row_wise_variables`, `check_finite`,
             `name`: see `SparseOptimizer`.
@@ -49,8 +49,8 @@ class RowWiseAdam(SparseOptimizer):
         for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value}")
-        if not epsilon >= 0:
-            raise ValueError(f"epsilon must not be negative, got {epsilon}")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon}")
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2

@@ -9,8 +9,23 @@ from tf_sparse_emb import ops
 from tf_sparse_emb.ops.embedding_update import check_finite
 from tf_sparse_emb.variable import EmbeddingVariable
 
+_NOT_SAVED = (
+    "the state of this optimizer cannot be saved yet: a part of it is in the rows of embedding tables, "
+    "and would be lost"
+)
+
 # A variable named `embeddings`, as Keras' own Embedding names its weights.
 ROW_WISE_VARIABLES = r"(^|/)embeddings$"
+
+
+class _StateInTables(tf.train.experimental.PythonState):
+    """Tells a `tf.train.Checkpoint` of the optimizer that it would be saved without the tables' part of its state."""
+
+    def serialize(self):
+        raise TypeError(_NOT_SAVED)
+
+    def deserialize(self, string_value):
+        raise TypeError(_NOT_SAVED)
 
 
 class _Bound:
@@ -25,6 +40,7 @@ class _Bound:
         self.bindings = {}  # key -> the binding of that table
         self.slots = {}  # key of a plain variable -> {slot name: variable}
         self.row_wise = set()  # keys of the plain variables with row-wise state
+        self.learning_rate = None  # of the step under way
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
@@ -34,13 +50,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     - a table (`tse.EmbeddingVariable`): `_resource_apply_sparse` calls `tse.ops.embedding_update`; the state is in the
       table's rows;
-    - a plain variable with an `IndexedSlices` gradient: only the rows named change, in the variable and its state;
+    - a plain variable with an `IndexedSlices` gradient: only the rows named change, in the variable and its state (a
+      constraint, as in Keras, is applied to the whole variable);
     - a plain variable with a dense gradient.
 
     Repeated keys are summed first, then the rule is applied once. Gradients are clipped after that. All gradients are
-    checked to be finite before any variable changes. Weight decay is decoupled and touches only rows of the batch.
+    checked to be finite, before and after clipping, before any variable changes. Other errors of a table (`max_rows`)
+    stop the step there; tables before it have been updated. Weight decay is decoupled and touches only rows of the
+    batch.
 
     A subclass gives the rule: `rule`, `_hypers`, `_initial_values`, `_slot_initials` and `_step`.
+
+    >>> isinstance(tse.optimizers.RowWiseAdam(), tse.optimizers.SparseOptimizer)
+    True
 
     Args:
         learning_rate: float, `LearningRateSchedule` or callable.
@@ -71,6 +93,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for argument in ("use_ema", "gradient_accumulation_steps"):
             if kwargs.get(argument):
                 raise ValueError(f"{type(self).__name__} does not support {argument} yet, got {kwargs[argument]!r}")
+        try:
+            re.compile(row_wise_variables)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"row_wise_variables must be a regular expression, got {row_wise_variables!r}: {error}"
+            ) from None
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.row_wise_variables = row_wise_variables
         self.check_finite = check_finite
@@ -80,15 +108,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Creates the state of plain variables and binds tables to the rule, which resets the tables' state."""
         if self.built:
             return
-        var_list = self._bound.variables = list(var_list)
+        var_list = list(var_list)
+        tables = [variable for variable in var_list if isinstance(variable, EmbeddingVariable)]
         plain = [variable for variable in var_list if not isinstance(variable, EmbeddingVariable)]
+        # Tables first: binding them can fail, and the optimizer is not built then.
+        bindings = [table.bind(self.rule, **self._initial_values()) for table in tables]
         super().build(plain)
         for variable in plain:
             self._add_slots(variable)
-        for table in (variable for variable in var_list if isinstance(variable, EmbeddingVariable)):
-            key = self._var_key(table)
-            self._bound.tables[key] = table
-            self._bound.bindings[key] = table.bind(self.rule, **self._initial_values())
+        for table, binding in zip(tables, bindings, strict=True):
+            self._bound.tables[self._var_key(table)] = table
+            self._bound.bindings[self._var_key(table)] = binding
+        self._bound.variables = var_list
+        if tables:
+            self.table_state = _StateInTables()
 
     def _add_slots(self, variable):
         key = self._var_key(variable)
@@ -105,6 +138,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             )
             for name, (per_row, initial) in self._slot_initials(row_wise).items()
         }
+
+    # From here on some methods that Keras' base class keeps private are used or overridden: there is no public way to
+    # apply gradients of several kinds in one step.
 
     def _check_variables_are_known(self, variables):
         super()._check_variables_are_known([v for v in variables if self._var_key(v) not in self._bound.tables])
@@ -135,9 +171,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         grads, variables = self._filter_empty_gradients(grads, variables)
         with tf.name_scope(self.name):
             grads = [self._unscale(_sum_repeats(grad)) for grad in grads]
-            checks = [self._check(grad, variable) for grad, variable in zip(grads, variables, strict=True)]
-            with tf.control_dependencies([check for check in checks if check is not None]):
-                self._update(self._clip_gradients(grads), variables)
+            checks = self._checks(grads, variables)
+            clipped = self._clip_gradients(grads)
+            if clipped is not grads:  # a norm can overflow
+                checks += self._checks(clipped, variables)
+            with tf.control_dependencies(checks):
+                self._update(clipped, variables)
                 self._iterations.assign_add(1)
 
     def _update(self, grads, variables):
@@ -158,9 +197,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable; the indices of an `IndexedSlices` gradient differ."""
-        if isinstance(gradient, tf.IndexedSlices):
-            return self._resource_apply_sparse(gradient.values, variable, gradient.indices)
-        return self._resource_apply_dense(gradient, variable)
+        # TensorFlow's hooks take no learning rate. It is kept here, because a callable one may differ at every call.
+        self._bound.learning_rate = learning_rate
+        try:
+            if isinstance(gradient, tf.IndexedSlices):
+                return self._resource_apply_sparse(gradient.values, variable, gradient.indices)
+            return self._resource_apply_dense(gradient, variable)
+        finally:
+            self._bound.learning_rate = None
 
     def _resource_apply_sparse(self, grad, var, indices):
         """Applies the rule to the rows of `indices`, which differ, as in TensorFlow's own hook of this name."""
@@ -176,7 +220,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 binding=self._bound.bindings[key],
                 keys_differ=True,
                 check_finite=False,
-                learning_rate=self.learning_rate,
+                learning_rate=self._rate(),
                 weight_decay=self._decay(table),
                 **self._hypers(),
             )
@@ -205,13 +249,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def _apply_rule(self, variable, rows, grads, slots):
         """Returns the new rows [U, ...] and slots of a plain variable."""
+        dtype = rows.dtype
+        if dtype.size < 4:  # half types cannot hold epsilon
+            rows, grads = tf.cast(rows, tf.float32), tf.cast(grads, tf.float32)
+            slots = {name: tf.cast(slot, tf.float32) for name, slot in slots.items()}
         row_wise = self._var_key(variable) in self._bound.row_wise
-        learning_rate = tf.cast(self.learning_rate, rows.dtype)
+        learning_rate = tf.cast(self._rate(), rows.dtype)
         delta, slots = self._step(grads, slots, learning_rate, row_wise)
         decay = self._decay(variable)
         if decay:
             rows = rows * (1.0 - learning_rate * tf.cast(decay, rows.dtype))
-        return rows - delta, slots
+        return tf.cast(rows - delta, dtype), {name: tf.cast(slot, dtype) for name, slot in slots.items()}
+
+    def _rate(self):
+        return self.learning_rate if self._bound.learning_rate is None else self._bound.learning_rate
 
     def _decay(self, variable):
         return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
@@ -222,21 +273,28 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return _map_values(lambda values: values / self.loss_scale_factor, grad)
 
     def _clip_gradients(self, grads):
-        if self.clipnorm:
+        if self.clipnorm and self.clipnorm > 0:
             return [_map_values(lambda values: tf.clip_by_norm(values, self.clipnorm), grad) for grad in grads]
-        if self.clipvalue:
+        if self.clipvalue and self.clipvalue > 0:
             clip = self.clipvalue
             return [_map_values(lambda values: tf.clip_by_value(values, -clip, clip), grad) for grad in grads]
-        if self.global_clipnorm:
+        if self.global_clipnorm and self.global_clipnorm > 0:
             return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]
         return grads
 
-    def _check(self, grad, variable):
+    def _checks(self, grads, variables):
+        """Ops that fail unless all gradients are finite; in eager mode they have failed by now."""
         if not self.check_finite:
-            return None
-        if isinstance(grad, tf.IndexedSlices):
-            return check_finite(grad.indices, _as_rows(tf.cast(grad.values, tf.float32)), _path(variable))
-        return tf.debugging.assert_all_finite(grad, f"the gradient of variable '{_path(variable)}' is not finite")
+            return []
+        checks = []
+        for grad, variable in zip(grads, variables, strict=True):
+            if self._var_key(variable) in self._bound.tables and isinstance(grad, tf.IndexedSlices):
+                checks.append(check_finite(grad.indices, grad.values, _path(variable)))
+            else:
+                values = grad.values if isinstance(grad, tf.IndexedSlices) else grad
+                message = f"the gradient of variable '{_path(variable)}' is not finite"
+                checks.append(tf.debugging.assert_all_finite(values, message))
+        return [check for check in checks if check is not None]
 
     def _hypers(self):
         """The rule's hyper-parameters for tables, but for the learning rate and the weight decay."""
@@ -253,6 +311,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _step(self, grads, slots, learning_rate, row_wise):
         """The rule on a plain variable: returns what to subtract from the rows, and the new slots."""
         raise NotImplementedError
+
+    def save_own_variables(self, store):
+        """Raises while tables hold a part of the state: saving them is not supported yet."""
+        if self._bound.tables:
+            raise TypeError(_NOT_SAVED)
+        super().save_own_variables(store)
 
     def get_config(self):
         """Returns the constructor's arguments."""
