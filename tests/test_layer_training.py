@@ -364,5 +364,5 @@ def test_saving_is_a_clear_error_and_never_loses_rows_in_silence(storage, how, d
     model = _functional(_embedding(storage))
     model.compile(tse.optimizers.SGD(0.1), "mse")
     model.fit(*data, verbose=0)
-    with pytest.raises((NotImplementedError, TypeError, ValueError, RuntimeError), match="(?i)sav|snapshot|export"):
+    with pytest.raises(TypeError, match="cannot be saved in this format yet"):
         SAVES[how](model, tmp_path)
