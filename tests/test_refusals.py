@@ -132,6 +132,18 @@ def test_an_optimizer_with_state_in_tables_is_not_saved_without_it(tmp_path):
     assert len(store) == 4  # iteration, learning rate, momentum, velocity
 
 
+def test_variables_that_are_overwritten_with_their_gradient_are_refused():
+    variable = keras.Variable([1.0], name="scale")
+    variable.overwrite_with_gradient = True
+    with pytest.raises(ValueError, match="overwritten with their gradient .* got 'scale'"):
+        tse.optimizers.SGD(0.1).apply_gradients([(tf.ones([1]), variable)])
+
+
+def test_a_combiner_does_not_pool_the_batch_of_a_model():
+    with pytest.raises(ValueError, match=r"must be \[batch, ..., keys\], got shape \(None,\)"):
+        tse.Embedding(None, 2, combiner="sum")(keras.Input([], dtype="int64"))
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(TypeError, match="row_splits must be int32 or int64, got float32"):
         tse.ops.embedding_duplicate([[1.0]], [0], row_splits=[0.0, 1.0], combiner="sum")

@@ -145,6 +145,11 @@ class Embedding(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=None):
         """Returns the symbolic output for symbolic keys."""
         check_key_dtype(tf.as_dtype(inputs.dtype), self._keys_name)
+        if self.combiner is not None and len(inputs.shape) < 2:
+            raise ValueError(
+                f"combiner {self.combiner!r} pools the last axis of the keys, which must be [batch, ..., keys], "
+                f"got shape {tuple(inputs.shape)}"
+            )
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

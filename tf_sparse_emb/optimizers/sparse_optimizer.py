@@ -111,6 +111,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         var_list = list(var_list)
         tables = [variable for variable in var_list if isinstance(variable, EmbeddingVariable)]
         plain = [variable for variable in var_list if not isinstance(variable, EmbeddingVariable)]
+        for variable in plain:
+            if getattr(variable, "overwrite_with_gradient", False):
+                raise ValueError(
+                    f"{type(self).__name__} does not support variables that are overwritten with their gradient "
+                    f"(float8 training), got '{_path(variable)}'"
+                )
         # Tables first: binding them can fail, and the optimizer is not built then.
         bindings = [table.bind(self.rule, **self._initial_values()) for table in tables]
         super().build(plain)
@@ -125,7 +131,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def _add_slots(self, variable):
         key = self._var_key(variable)
-        path = getattr(variable, "path", None) or variable.name.split(":")[0]
+        path = _path(variable)
         row_wise = len(variable.shape) >= 2 and re.search(self.row_wise_variables, path) is not None
         if row_wise:
             self._bound.row_wise.add(key)
@@ -338,7 +344,7 @@ def per_row(values, grads):
 
 
 def _path(variable):
-    return getattr(variable, "path", None) or variable.name
+    return getattr(variable, "path", None) or variable.name.split(":")[0]
 
 
 def _as_rows(values):
