@@ -106,7 +106,7 @@ class EmbeddingVariable(keras.Variable):
         if row_init is None and self.storage != "index":
             raise ValueError(
                 f"initializer must be one of {', '.join(DYNAMIC_INITIALIZERS)} for a table whose rows are made one at "
-                f"a time (storage {self.storage!r}), got {initializer!r}"
+                f"a time (storage {self.storage!r}), got {type(self.initializer).__name__}"
             )
         # The variable's value has no rows: it is what gradients flow to, and tells Keras the width. autocast=False: a
         # mixed-precision policy must not cast it.
