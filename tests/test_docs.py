@@ -12,7 +12,8 @@ import tensorflow as tf
 
 import tf_sparse_emb as tse
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def _public():
@@ -34,6 +35,14 @@ def test_the_quick_start_runs_and_has_at_most_15_lines():
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert int(names["table"].size()) == np.unique(names["users"]).size
+
+
+_AFTER = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "migrating.md").read_text(), flags=re.S)
+
+
+@pytest.mark.parametrize("package, code", zip(("keras", "torch", "xdl", "tfra"), _AFTER, strict=True))
+def test_the_code_after_each_migration_runs(package, code):
+    exec(compile(code, f"migrating.md, from {package}", "exec"), {})
 
 
 @pytest.mark.parametrize("name, member", _public(), ids=lambda value: value if isinstance(value, str) else "")

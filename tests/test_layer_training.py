@@ -354,7 +354,6 @@ SAVES = {
     "checkpoint": lambda model, path: tf.train.Checkpoint(model=model).write(str(path / "checkpoint")),
     "export": lambda model, path: model.export(str(path / "export"), verbose=False),
     "saved_model": lambda model, path: tf.saved_model.save(model, str(path / "saved_model")),
-    "get_weights": lambda model, path: model.get_weights(),
 }
 
 

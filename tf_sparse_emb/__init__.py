@@ -15,9 +15,28 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from tf_sparse_emb import initializers, ops, optimizers  # noqa: E402
-from tf_sparse_emb.layers import Embedding  # noqa: E402
+from tf_sparse_emb.functional import (  # noqa: E402
+    embedding_lookup,
+    embedding_lookup_sparse,
+    safe_embedding_lookup_sparse,
+)
+from tf_sparse_emb.layers import Embedding, EmbeddingCollection, FeatureConfig, TableConfig  # noqa: E402
+from tf_sparse_emb.snapshot import TableSnapshot  # noqa: E402
 from tf_sparse_emb.variable import EmbeddingVariable  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["Embedding", "EmbeddingVariable", "initializers", "ops", "optimizers"]
+__all__ = [
+    "Embedding",
+    "EmbeddingCollection",
+    "EmbeddingVariable",
+    "FeatureConfig",
+    "TableConfig",
+    "TableSnapshot",
+    "embedding_lookup",
+    "embedding_lookup_sparse",
+    "initializers",
+    "ops",
+    "optimizers",
+    "safe_embedding_lookup_sparse",
+]

@@ -8,9 +8,12 @@ from tf_sparse_emb import ops
 from tf_sparse_emb.gen_ops import library
 from tf_sparse_emb.initializers import DYNAMIC_INITIALIZERS, RowInitializer, all_rows, choose_seed, row_initializer
 from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.snapshot import TableSnapshot
 from tf_sparse_emb.update_rules import get_rule
 
 STORAGES = ("unordered_map", "open_addressing", "chained", "slab", "index")
+COUNTS = ("seen", "clicked")
+_NO_LIMIT = 2**63 - 1
 
 _NOT_SAVED = (
     "the rows of an embedding table cannot be saved in this format yet, and would be lost. Take them with "
@@ -41,6 +44,50 @@ def choose_storage(storage, input_dim):
     return storage
 
 
+def check_padding(name, key, input_dim):
+    """Raises a ValueError unless `key` is None or a key of the table."""
+    if key is None:
+        return
+    if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
+        raise ValueError(f"{name} must be an int or None, got {key!r}")
+    least, beyond = (-(2**63), 2**63) if input_dim is None else (0, input_dim)
+    if not least <= key < beyond:
+        raise ValueError(f"{name} must be in [{least}, {beyond}), got {key}")
+
+
+def check_counts(counts, count_decay):
+    """Raises a ValueError unless they say what a table counts."""
+    if counts is not None and counts not in COUNTS:
+        raise ValueError(f"counts must be None or one of {', '.join(COUNTS)}, got {counts!r}")
+    if not 0 < count_decay <= 1:
+        raise ValueError(f"count_decay must be in (0, 1], got {count_decay}")
+
+
+def check_max_norm(max_norm, norm_type):
+    """Raises a ValueError unless they bound a norm."""
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"max_norm must be positive or None, got {max_norm}")
+    if not norm_type > 0:
+        raise ValueError(f"norm_type must be positive (inf for the greatest element), got {norm_type}")
+
+
+def check_rows(name, rows, dim, num_keys=None):
+    """Returns `rows` as a float32 array [V, D].
+
+    Raises:
+        ValueError: if they are of another shape, or not finite.
+    """
+    rows = np.asarray(rows, np.float32)
+    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
+        raise ValueError(f"{name} must be of shape [V, {'D' if dim is None else dim}], got {rows.shape}")
+    if num_keys is not None and len(rows) != num_keys:
+        raise ValueError(f"{name} must have one row for each of {num_keys} keys, got {len(rows)}")
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise ValueError(f"{name} must be finite, got {name}[{row}, {column}] = {rows[row, column]}")
+    return rows
+
+
 class EmbeddingVariable(keras.Variable):
     """A table of embedding rows by 64-bit key, as a Keras variable.
 
@@ -49,7 +96,8 @@ class EmbeddingVariable(keras.Variable):
 
     It is listed among a layer's variables and receives gradients as `tf.IndexedSlices`, which `tse.optimizers` apply
     in place. Towards Keras it is a float32 variable of the constant shape (0, D), whose `value` has no rows: the rows
-    are in the table. `numpy()`, `assign`, conversion to a tensor and Keras' own optimizers are refused.
+    are in the table. `numpy()` and `assign`, and with them Keras' `get_weights` and `set_weights`, trade snapshots of
+    the table (`tse.TableSnapshot`). Conversion to a tensor and Keras' own optimizers are refused.
 
     All methods work in eager mode and in `tf.function`, and are safe to call from several threads.
 
@@ -70,6 +118,15 @@ class EmbeddingVariable(keras.Variable):
             An index table holds all its rows from the start.
         seed: int or None. None takes the initializer's seed if it was given one, else draws one from Keras.
         max_rows: int or None (default): the table never holds more rows.
+        padding_key: int or None (default). Its row is zeros from the start and no update changes it; only `upsert`,
+            `scatter_add` and `assign` do. Lookups do not insert it.
+        max_norm: float or None (default). A row w that is looked up with norm(w) > max_norm is scaled by
+            max_norm / (norm(w) + 1e-7): with `insert` in the table, without in the output alone.
+        norm_type: float, default 2: p of that p-norm; inf is the greatest element.
+        constraint: Keras constraint or None (default): `tse.optimizers` apply it to the rows that they have updated.
+        counts: None (default), "seen" (how often a key came in training) or "clicked" (that, and the sum of its
+            labels). `tse.Embedding` counts, `key_counts` reads.
+        count_decay: float in (0, 1], default 1: what counts are multiplied by at every update of the table.
         trainable: bool, default True.
         name: str, default "embeddings".
 
@@ -88,12 +145,26 @@ class EmbeddingVariable(keras.Variable):
         storage=None,
         seed=None,
         max_rows=None,
+        padding_key=None,
+        max_norm=None,
+        norm_type=2.0,
+        constraint=None,
+        counts=None,
+        count_decay=1.0,
         trainable=True,
         name="embeddings",
     ):
         check_positive("dim", dim)
         check_positive("input_dim", input_dim, or_none=True)
         check_positive("max_rows", max_rows, or_none=True)
+        check_padding("padding_key", padding_key, input_dim)
+        check_max_norm(max_norm, norm_type)
+        check_counts(counts, count_decay)
+        self.padding_key = padding_key
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.counts = counts
+        self.count_decay = count_decay
         self.dim = int(dim)
         self.input_dim = input_dim
         self.storage = choose_storage(storage, input_dim)
@@ -118,6 +189,7 @@ class EmbeddingVariable(keras.Variable):
             autocast=False,
             name=name,
         )
+        self.constraint = keras.constraints.get(constraint)
         with tf.init_scope():
             self.table_handle = self._create_table(row_init or RowInitializer("constant", 0.0, 0.0))
             if self.storage == "index":
@@ -135,7 +207,18 @@ class EmbeddingVariable(keras.Variable):
                 initializer_a=row_init.a,
                 initializer_b=row_init.b,
                 seed=self.seed,
+                has_padding=self.padding_key is not None,
+                padding_key=self.padding_key or 0,
+                max_norm=self.max_norm or 0.0,
+                norm_type=self.norm_type,
+                num_counts=self.num_counts,
+                count_decay=self.count_decay,
             )
+
+    @property
+    def num_counts(self):
+        """K, how many counts each row keeps."""
+        return 0 if self.counts is None else COUNTS.index(self.counts) + 1
 
     def _fill(self, row_init):
         """Creates all rows of an index table."""
@@ -144,9 +227,12 @@ class EmbeddingVariable(keras.Variable):
         for start in range(0, self.input_dim, chunk):
             keys = tf.range(start, min(start + chunk, self.input_dim), dtype=tf.int64)
             if values is None:
-                self.lookup(keys, insert=True)
+                # Not `lookup`, which would bound the norms of rows.
+                self.scatter_add(keys, tf.zeros([tf.size(keys), self.dim]))
             else:
                 self.upsert(keys, values[start : start + chunk])
+        if self.padding_key is not None:
+            self.upsert([self.padding_key], tf.zeros([1, self.dim]))
 
     def lookup(self, keys, insert=False, missing="initial"):
         """Returns the rows of keys, float32 `keys.shape + [D]`; see `tse.ops.embedding_lookup`."""
@@ -169,6 +255,15 @@ class EmbeddingVariable(keras.Variable):
         """
         return library.sparse_emb_embedding_table_upsert(self.table_handle, as_keys(keys), rows)
 
+    def scatter_add(self, keys, rows):
+        """Adds to the embeddings of keys; a missing key gets its initial row first.
+
+        Args:
+            keys: int32, int64 or string [N]; what comes for a repeated key is summed in order.
+            rows: float32 [N, D].
+        """
+        return library.sparse_emb_embedding_table_scatter_add(self.table_handle, as_keys(keys), rows)
+
     def remove(self, keys):
         """Forgets keys [N] with their optimizer state; those that are not in the table are passed over."""
         return library.sparse_emb_embedding_table_remove(self.table_handle, as_keys(keys))
@@ -185,13 +280,96 @@ class EmbeddingVariable(keras.Variable):
         """Returns the bytes of rows, optimizer state and index, an int64 scalar tensor."""
         return library.sparse_emb_embedding_table_memory_bytes(self.table_handle)
 
-    def export(self, with_state=False):
+    def statistics(self):
+        """Returns how full the table is and how well its keys are spread; reads the whole index.
+
+        Returns:
+            dict of scalar tensors. int64: rows; capacity, the rows that the index holds before it grows;
+            max_probe_length, the most places of the index (slab: buckets of 12) that finding a key reads; row_bytes,
+            of the embeddings; state_bytes, of the optimizer's state and the counts; index_bytes, of the index, the
+            keys and room that is not in use. float64: load, rows / capacity; mean_probe_length.
+        """
+        rows, capacity, probes, max_probes, memory, row_bytes, state_bytes = tf.unstack(
+            library.sparse_emb_embedding_table_statistics(self.table_handle), num=7
+        )
+        return {
+            "rows": rows,
+            "capacity": capacity,
+            "load": tf.math.divide_no_nan(tf.cast(rows, tf.float64), tf.cast(capacity, tf.float64)),
+            "mean_probe_length": tf.math.divide_no_nan(tf.cast(probes, tf.float64), tf.cast(rows, tf.float64)),
+            "max_probe_length": max_probes,
+            "index_bytes": memory - row_bytes - state_bytes,
+            "row_bytes": row_bytes,
+            "state_bytes": state_bytes,
+        }
+
+    def count(self, keys, amounts):
+        """Adds to the counts of keys, which differ; those that are not in the table are passed over.
+
+        Args:
+            keys: int32, int64 or string [N].
+            amounts: float64 [N, K]: what to add to `seen`, and with counts "clicked" to that.
+        """
+        return library.sparse_emb_embedding_table_count(self.table_handle, as_keys(keys), amounts)
+
+    def key_counts(self, keys):
+        """Returns the counts of keys, float64 `keys.shape + [K]`: seen, and with counts "clicked" that.
+
+        With n_t what came in step t, the counts at step T are sum_t n_t count_decay^(T - t); a step is an update of the
+        table by an optimizer. A key that is not in the table has zeros.
+        """
+        keys = as_keys(keys)
+        counts = library.sparse_emb_embedding_table_key_counts(self.table_handle, tf.reshape(keys, [-1]))
+        return tf.reshape(counts, tf.concat([tf.shape(keys), [self.num_counts]], 0))
+
+    def export(self, with_state=False, with_counts=False):
         """Returns all keys, int64 [V], and rows, float32 [V, D], in the storage's order.
 
         Args:
             with_state: bool, default False. Rows are [V, D + S], with the optimizer's state.
+            with_counts: bool, default False. The counts, float64 [V, K], come third.
         """
-        return tuple(library.sparse_emb_embedding_table_export(self.table_handle, with_state=with_state))
+        return self._export(0, _NO_LIMIT, with_state)[: 3 if with_counts else 2]
+
+    def export_chunk(self, cursor, max_rows, with_state=False, with_counts=False):
+        """Returns a part of what `export` does: a table larger than a tensor can be walked, in `tf.function` too.
+
+        >>> table = tse.EmbeddingVariable(4)
+        >>> _ = table.lookup(range(100), insert=True)
+        >>> cursor, rows = 0, 0
+        >>> while cursor >= 0:
+        ...     keys, _, cursor = table.export_chunk(cursor, 30)
+        ...     rows += len(keys)
+        >>> rows
+        100
+
+        Rows that come or go between two parts may be missed or come twice; rows that stay come once where the table
+        does not grow in between, in the storage "slab" always.
+
+        Args:
+            cursor: int64 scalar: 0 for the first part, then what the part before returned.
+            max_rows: int64 scalar, how many rows at most (storage "unordered_map": a few more, the rest of a bucket).
+            with_state, with_counts: as for `export`.
+
+        Returns:
+            keys, rows, counts if asked for, and the next cursor, -1 after the last row.
+        """
+        chunk = self._export(cursor, max_rows, with_state)
+        return (*chunk[: 3 if with_counts else 2], chunk[4])
+
+    def export_chunks(self, max_rows, with_state=False, with_counts=False):
+        """Yields what `export` returns in parts of at most `max_rows` rows, as `export_chunk` does; in eager mode."""
+        check_positive("max_rows", max_rows)
+        cursor = 0
+        while cursor >= 0:
+            *chunk, cursor = self.export_chunk(cursor, max_rows, with_state, with_counts)
+            if len(chunk[0]) > 0:
+                yield tuple(chunk)
+
+    def _export(self, cursor, max_rows, with_state):
+        """Keys, rows, counts, the rule of the state, and the next cursor."""
+        exported = library.sparse_emb_embedding_table_export(self.table_handle, cursor, max_rows, with_state=with_state)
+        return tuple(exported)
 
     def bind(self, rule, **initial_values):
         """Binds the table to an update rule, for `tse.ops.embedding_update`; optimizers do this when they are built.
@@ -232,15 +410,48 @@ class EmbeddingVariable(keras.Variable):
             f"storage={self.storage}, seed={self.seed}>"
         )
 
-    # Whatever reads or writes a variable as one tensor would lose the rows.
-
     def numpy(self):
-        """Raises: the rows are no dense tensor; `export` returns them."""
+        """Returns the whole table as a `tse.TableSnapshot`; `get_weights` of a layer or model calls this."""
+        keys, rows, counts, rule, _ = (tensor.numpy() for tensor in self._export(0, _NO_LIMIT, with_state=True))
+        return TableSnapshot(keys, rows[:, : self.dim], rows[:, self.dim :], counts, rule.decode())
+
+    def assign(self, value):
+        """Replaces the table's content; `set_weights` of a layer or model calls this.
+
+        Args:
+            value: `tse.TableSnapshot`: the table holds its rows and no others. The optimizer's state comes with them if
+                it is of the rule that the table is bound to, otherwise it begins anew. Or, for a table with input_dim,
+                float [input_dim, D]: the rows of keys 0 to input_dim - 1, which keep their state.
+
+        Raises:
+            ValueError, TypeError: if it is not of these; the table is as before.
+        """
+        if isinstance(value, TableSnapshot):
+            rows = check_rows("rows of the snapshot", value.rows, self.dim, len(value.keys))
+            # A table that counts nothing, or something else, has no use for the snapshot's counts.
+            counts = value.counts if value.counts.shape[1] == self.num_counts else np.zeros((len(rows), 0))
+            library.sparse_emb_embedding_table_restore(
+                self.table_handle, value.keys, np.concatenate([rows, value.state], 1), counts, value.rule
+            )
+        elif self.input_dim is not None and np.ndim(value) == 2:
+            self.upsert(tf.range(self.input_dim, dtype=tf.int64), check_rows("value", value, self.dim, self.input_dim))
+        else:
+            kinds = "a tse.TableSnapshot" + (f" or an array [{self.input_dim}, {self.dim}]" if self.input_dim else "")
+            raise TypeError(
+                f"variable '{self.path}' is an embedding table; it can be assigned {kinds}, got "
+                f"{type(value).__name__}. upsert(keys, rows) sets rows"
+            )
+        return value
+
+    # Whatever else reads or writes a variable as one tensor would lose the rows.
+
+    def _refuse_saving(self):
+        """Raises: no format can save the rows yet."""
         raise TypeError(f"variable '{self.path}': {_NOT_SAVED}")
 
     def __array__(self, *args, **kwargs):
         """Raises: the rows are no dense tensor; `export` returns them."""
-        return self.numpy()
+        self._refuse_saving()
 
     def __tf_tensor__(self, dtype=None, name=None):
         """Raises: the rows are no dense tensor; `lookup` reads them."""
@@ -250,15 +461,11 @@ class EmbeddingVariable(keras.Variable):
         """Raises: a copy would share the table."""
         raise TypeError(f"variable '{self.path}' is an embedding table and cannot be copied")
 
-    def assign(self, value):
-        """Raises: the rows are no dense tensor; `upsert` sets them."""
-        raise TypeError(f"variable '{self.path}' is an embedding table; set its rows with upsert(keys, rows)")
-
     def _serialize_to_tensors(self):
-        self.numpy()
+        self._refuse_saving()
 
     def _restore_from_tensors(self, restored_tensors):
-        self.numpy()
+        self._refuse_saving()
 
     def _export_to_saved_model_graph(self, *args, **kwargs):
-        self.numpy()
+        self._refuse_saving()

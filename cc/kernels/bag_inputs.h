@@ -35,22 +35,23 @@ inline absl::Status CheckInverse(const tensorflow::Tensor& inverse, int64_t num_
   return absl::OkStatus();
 }
 
-// row_splits [B + 1] from 0 to n, ascending.
-inline absl::Status CheckRowSplits(const tensorflow::Tensor& row_splits, int64_t n) {
-  TF_RETURN_IF_ERROR(CheckRank("row_splits", row_splits, 1));
-  const auto splits = row_splits.vec<int64_t>();
+// Splits [B + 1] from 0 to n, ascending.
+inline absl::Status CheckSplits(const char* name, const tensorflow::Tensor& tensor, int64_t n) {
+  TF_RETURN_IF_ERROR(CheckRank(name, tensor, 1));
+  const auto splits = tensor.vec<int64_t>();
   if (splits.size() == 0) {
-    return absl::InvalidArgumentError("row_splits must have at least one element, got none");
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " must have at least one element, got none"));
   }
   if (splits(0) != 0 || splits(splits.size() - 1) != n) {
-    return absl::InvalidArgumentError(absl::StrCat("row_splits must go from 0 to ", n,
+    return absl::InvalidArgumentError(absl::StrCat(name, " must go from 0 to ", n,
                                                    ", the number of values, got ", splits(0),
                                                    " to ", splits(splits.size() - 1)));
   }
   for (int64_t b = 1; b < splits.size(); ++b) {
     if (splits(b) >= splits(b - 1)) continue;
-    return absl::InvalidArgumentError(absl::StrCat("row_splits must not descend, got row_splits[",
-                                                   b, "] = ", splits(b), " after ", splits(b - 1)));
+    return absl::InvalidArgumentError(absl::StrCat(name, " must not descend, got ", name, "[", b,
+                                                   "] = ", splits(b), " after ", splits(b - 1)));
   }
   return absl::OkStatus();
 }
@@ -61,7 +62,7 @@ inline absl::Status GetBags(tensorflow::OpKernelContext* ctx, int64_t n, Combine
   tensorflow::OpInputList row_splits, weights;
   TF_RETURN_IF_ERROR(ctx->input_list("row_splits", &row_splits));
   TF_RETURN_IF_ERROR(ctx->input_list("weights", &weights));
-  TF_RETURN_IF_ERROR(CheckRowSplits(row_splits[0], n));
+  TF_RETURN_IF_ERROR(CheckSplits("row_splits", row_splits[0], n));
   *out = {row_splits[0].vec<int64_t>().data(), row_splits[0].NumElements() - 1, nullptr, combiner};
   if (weights.size() == 1) {
     TF_RETURN_IF_ERROR(CheckRank("weights", weights[0], 1));

@@ -56,7 +56,7 @@ class EmbeddingRowProductsOp : public OpKernel {
     const Tensor& grad = ctx->input(3);
     OP_REQUIRES_OK(ctx, CheckRank("rows", rows, 2));
     OP_REQUIRES_OK(ctx, CheckInverse(inverse, rows.dim_size(0)));
-    OP_REQUIRES_OK(ctx, CheckRowSplits(row_splits, inverse.NumElements()));
+    OP_REQUIRES_OK(ctx, CheckSplits("row_splits", row_splits, inverse.NumElements()));
     OP_REQUIRES_OK(ctx, CheckRank("grad", grad, 2));
     OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, row_splits.NumElements() - 1));
     OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 1, rows.dim_size(1)));

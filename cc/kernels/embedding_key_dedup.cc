@@ -1,42 +1,60 @@
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "cc/kernels/adapters.h"
+#include "cc/kernels/bag_inputs.h"
 #include "cc/lib/key_dedup.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
+using tensorflow::OpInputList;
 using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
 class EmbeddingKeyDedupOp : public OpKernel {
  public:
-  using OpKernel::OpKernel;
+  explicit EmbeddingKeyDedupOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("tables", &tables_));
+    num_tables_ = tables_.empty() ? 0 : *std::max_element(tables_.begin(), tables_.end()) + 1;
+  }
 
   void Compute(OpKernelContext* ctx) override {
     const Tensor& keys = ctx->input(0);
+    OpInputList feature_splits;
     OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
+    OP_REQUIRES_OK(ctx, ctx->input_list("feature_splits", &feature_splits));
     const int64_t n = keys.NumElements();
     OP_REQUIRES(ctx, n <= std::numeric_limits<int32_t>::max(),
                 absl::InvalidArgumentError(
                     absl::StrCat("keys must have fewer than 2^31 elements, got ", n)));
+    const int64_t one_feature[] = {0, n};
+    const int64_t* splits = one_feature;
+    if (feature_splits.size() == 1) {
+      OP_REQUIRES_OK(ctx, CheckDim("feature_splits", feature_splits[0], 0, tables_.size() + 1));
+      OP_REQUIRES_OK(ctx, CheckSplits("feature_splits", feature_splits[0], n));
+      splits = feature_splits[0].vec<int64_t>().data();
+    }
 
     // U is known only at the end, so the unique keys and counts are made in buffers of size N.
     Tensor unique_buffer, counts_buffer;
-    Tensor* inverse;
+    Tensor *inverse, *table_splits;
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT64, keys.shape(), &unique_buffer));
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT32, keys.shape(), &counts_buffer));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, keys.shape(), &inverse));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(3, TensorShape({num_tables_ + 1}), &table_splits));
     const int64_t* unique_from = unique_buffer.vec<int64_t>().data();
     const int32_t* counts_from = counts_buffer.vec<int32_t>().data();
     IntraOpPool pool(ctx);
-    const int64_t num_unique =
-        DedupKeys(keys.vec<int64_t>().data(), n, unique_buffer.vec<int64_t>().data(),
-                  inverse->vec<int32_t>().data(), counts_buffer.vec<int32_t>().data(), &pool);
+    const int64_t num_unique = DedupKeysByTable(
+        keys.vec<int64_t>().data(), splits, tables_.data(), tables_.size(), num_tables_,
+        unique_buffer.vec<int64_t>().data(), inverse->vec<int32_t>().data(),
+        counts_buffer.vec<int32_t>().data(), table_splits->vec<int64_t>().data(), &pool);
 
     Tensor *unique, *counts;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_unique}), &unique));
@@ -44,6 +62,10 @@ class EmbeddingKeyDedupOp : public OpKernel {
     std::copy(unique_from, unique_from + num_unique, unique->vec<int64_t>().data());
     std::copy(counts_from, counts_from + num_unique, counts->vec<int32_t>().data());
   }
+
+ private:
+  std::vector<int64_t> tables_;
+  int64_t num_tables_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingKeyDedup").Device(DEVICE_CPU),

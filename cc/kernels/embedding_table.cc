@@ -1,5 +1,8 @@
 #include "cc/kernels/embedding_table.h"
 
+#include <algorithm>
+#include <iterator>
+#include <string>
 #include <vector>
 
 #include "cc/kernels/adapters.h"
@@ -31,6 +34,17 @@ class EmbeddingTableOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("initializer_b", &b));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("seed", &seed));
     OP_REQUIRES_OK(ctx, ToAbsl(InitialRow::Make(kind, a, b, seed, &options_.initial_row)));
+    bool has_padding;
+    int64_t padding_key;
+    float count_decay;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("has_padding", &has_padding));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("padding_key", &padding_key));
+    if (has_padding) options_.padding_key = padding_key;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("max_norm", &options_.max_norm.limit));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("norm_type", &options_.max_norm.p));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_counts", &options_.key_counts.width));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("count_decay", &count_decay));
+    options_.key_counts.decay = count_decay;
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -115,7 +129,23 @@ class EmbeddingTableContainsOp : public OpKernel {
   }
 };
 
-class EmbeddingTableUpsertOp : public OpKernel {
+class EmbeddingTableStatisticsOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    Tensor* out;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({7}), &out));
+    const TableStatistics s = (*table)->Statistics();
+    const int64_t values[] = {s.rows,         s.capacity,  s.probes,     s.max_probes,
+                              s.memory_bytes, s.row_bytes, s.state_bytes};
+    std::copy(std::begin(values), std::end(values), out->vec<int64_t>().data());
+  }
+};
+
+class EmbeddingTableCountOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
 
@@ -123,16 +153,75 @@ class EmbeddingTableUpsertOp : public OpKernel {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
+    const Tensor& amounts = ctx->input(2);
+    OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
+    OP_REQUIRES_OK(ctx, CheckRank("amounts", amounts, 2));
+    OP_REQUIRES_OK(ctx, CheckDim("amounts", amounts, 0, keys.NumElements()));
+    OP_REQUIRES_OK(ctx, CheckDim("amounts", amounts, 1, (*table)->options().key_counts.width));
+    IntraOpPool pool(ctx);
+    OP_REQUIRES_OK(
+        ctx, ToAbsl((*table)->Count(keys.vec<int64_t>().data(), amounts.matrix<double>().data(),
+                                    keys.NumElements(), &pool)));
+  }
+};
+
+class EmbeddingTableKeyCountsOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    const Tensor& keys = ctx->input(1);
+    OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
+    const int64_t width = (*table)->options().key_counts.width;
+    Tensor* counts;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({keys.NumElements(), width}), &counts));
+    IntraOpPool pool(ctx);
+    OP_REQUIRES_OK(ctx, ToAbsl((*table)->GetCounts(keys.vec<int64_t>().data(), keys.NumElements(),
+                                                   counts->matrix<double>().data(), &pool)));
+  }
+};
+
+using ChangeRows = Status (Table::*)(const int64_t* keys, const float* rows, int64_t n,
+                                     WorkerPool* pool);
+
+// What sets or adds to the rows [N, D] of keys [N].
+class EmbeddingTableChangeOp : public OpKernel {
+ public:
+  EmbeddingTableChangeOp(OpKernelConstruction* ctx, const char* rows, ChangeRows change)
+      : OpKernel(ctx), rows_name_(rows), change_(change) {}
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    const Tensor& keys = ctx->input(1);
     const Tensor& rows = ctx->input(2);
     OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
-    OP_REQUIRES_OK(ctx, CheckRank("rows", rows, 2));
-    OP_REQUIRES_OK(ctx, CheckDim("rows", rows, 0, keys.NumElements()));
-    OP_REQUIRES_OK(ctx, CheckDim("rows", rows, 1, (*table)->options().dim));
+    OP_REQUIRES_OK(ctx, CheckRank(rows_name_, rows, 2));
+    OP_REQUIRES_OK(ctx, CheckDim(rows_name_, rows, 0, keys.NumElements()));
+    OP_REQUIRES_OK(ctx, CheckDim(rows_name_, rows, 1, (*table)->options().dim));
     IntraOpPool pool(ctx);
-    OP_REQUIRES_OK(ctx,
-                   ToAbsl((*table)->Upsert(keys.vec<int64_t>().data(), rows.matrix<float>().data(),
-                                           keys.NumElements(), &pool)));
+    OP_REQUIRES_OK(ctx, ToAbsl((table->get()->*change_)(keys.vec<int64_t>().data(),
+                                                        rows.matrix<float>().data(),
+                                                        keys.NumElements(), &pool)));
   }
+
+ private:
+  const char* const rows_name_;
+  const ChangeRows change_;
+};
+
+class EmbeddingTableUpsertOp : public EmbeddingTableChangeOp {
+ public:
+  explicit EmbeddingTableUpsertOp(OpKernelConstruction* ctx)
+      : EmbeddingTableChangeOp(ctx, "rows", &Table::Upsert) {}
+};
+
+class EmbeddingTableScatterAddOp : public EmbeddingTableChangeOp {
+ public:
+  explicit EmbeddingTableScatterAddOp(OpKernelConstruction* ctx)
+      : EmbeddingTableChangeOp(ctx, "deltas", &Table::ScatterAdd) {}
 };
 
 class EmbeddingTableRemoveOp : public OpKernel {
@@ -170,20 +259,66 @@ class EmbeddingTableExportOp : public OpKernel {
   void Compute(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
-    (*table)->Export(with_state_, [ctx](int64_t n, int64_t width) -> Table::ExportBuffers {
-      Tensor *keys, *rows;
+    OP_REQUIRES_OK(ctx, CheckRank("cursor", ctx->input(1), 0));
+    OP_REQUIRES_OK(ctx, CheckRank("max_rows", ctx->input(2), 0));
+    Tensor *rule, *next;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(3, TensorShape({}), &rule));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(4, TensorShape({}), &next));
+    const int64_t num_counts = (*table)->options().key_counts.width;
+    const auto allocate = [&](int64_t n, int64_t width) -> TableRows {
+      Tensor *keys, *rows, *counts;
       absl::Status status = ctx->allocate_output(0, TensorShape({n}), &keys);
       if (status.ok()) status = ctx->allocate_output(1, TensorShape({n, width}), &rows);
+      if (status.ok()) status = ctx->allocate_output(2, TensorShape({n, num_counts}), &counts);
       if (!status.ok()) {
         ctx->SetStatus(status);
-        return {nullptr, nullptr};
+        return {};
       }
-      return {keys->vec<int64_t>().data(), rows->matrix<float>().data()};
-    });
+      return {keys->vec<int64_t>().data(), rows->matrix<float>().data(),
+              counts->matrix<double>().data(), n, width};
+    };
+    std::string rule_name;
+    OP_REQUIRES_OK(ctx, ToAbsl((*table)->Export(with_state_, ctx->input(1).scalar<int64_t>()(),
+                                                ctx->input(2).scalar<int64_t>()(), allocate,
+                                                &rule_name, &next->scalar<int64_t>()())));
+    rule->scalar<tensorflow::tstring>()() = rule_name;
   }
 
  private:
   bool with_state_;
+};
+
+class EmbeddingTableRestoreOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    const Tensor& keys = ctx->input(1);
+    const Tensor& rows = ctx->input(2);
+    const Tensor& counts = ctx->input(3);
+    const int64_t n = keys.NumElements();
+    OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
+    OP_REQUIRES_OK(ctx, CheckRank("rows", rows, 2));
+    OP_REQUIRES_OK(ctx, CheckDim("rows", rows, 0, n));
+    OP_REQUIRES_OK(ctx, CheckRank("counts", counts, 2));
+    OP_REQUIRES_OK(ctx, CheckDim("counts", counts, 0, n));
+    OP_REQUIRES_OK(ctx, CheckRank("rule", ctx->input(4), 0));
+    const bool has_counts = counts.dim_size(1) > 0;
+    if (has_counts) {
+      OP_REQUIRES_OK(ctx, CheckDim("counts", counts, 1, (*table)->options().key_counts.width));
+    }
+    // TableRows is for writing too.
+    const TableRows in = {
+        const_cast<int64_t*>(keys.vec<int64_t>().data()),
+        const_cast<float*>(rows.matrix<float>().data()),
+        has_counts ? const_cast<double*>(counts.matrix<double>().data()) : nullptr, n,
+        rows.dim_size(1)};
+    IntraOpPool pool(ctx);
+    OP_REQUIRES_OK(
+        ctx, ToAbsl((*table)->Restore(in, ctx->input(4).scalar<tensorflow::tstring>()(), &pool)));
+  }
 };
 
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTable").Device(DEVICE_CPU), EmbeddingTableOp);
@@ -201,7 +336,17 @@ REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableRemove").Device(DEVICE_CPU
                         EmbeddingTableRemoveOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableClear").Device(DEVICE_CPU),
                         EmbeddingTableClearOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableStatistics").Device(DEVICE_CPU),
+                        EmbeddingTableStatisticsOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableCount").Device(DEVICE_CPU),
+                        EmbeddingTableCountOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableKeyCounts").Device(DEVICE_CPU),
+                        EmbeddingTableKeyCountsOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableScatterAdd").Device(DEVICE_CPU),
+                        EmbeddingTableScatterAddOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableExport").Device(DEVICE_CPU),
                         EmbeddingTableExportOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableRestore").Device(DEVICE_CPU),
+                        EmbeddingTableRestoreOp);
 
 }  // namespace sparse_emb

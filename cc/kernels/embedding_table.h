@@ -18,6 +18,7 @@ class EmbeddingTable final : public tensorflow::ResourceBase {
  public:
   explicit EmbeddingTable(std::unique_ptr<Table> table) : table_(std::move(table)) {}
 
+  Table* get() const { return table_.get(); }
   Table* operator->() const { return table_.get(); }
 
   std::string DebugString() const override {
@@ -30,10 +31,10 @@ class EmbeddingTable final : public tensorflow::ResourceBase {
   const std::unique_ptr<Table> table_;
 };
 
-// The table of input 0.
+// The table of an input.
 inline absl::Status GetTable(tensorflow::OpKernelContext* ctx,
-                             tensorflow::core::RefCountPtr<EmbeddingTable>* out) {
-  return tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, 0), out);
+                             tensorflow::core::RefCountPtr<EmbeddingTable>* out, int input = 0) {
+  return tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, input), out);
 }
 
 }  // namespace sparse_emb

@@ -114,9 +114,20 @@ class ChainedStore : public HashedStore {
            values_.capacity() * sizeof(float);
   }
 
+  int64_t Capacity() const { return first_.size(); }
+
+  int64_t Probes(int64_t key, uint64_t hash) const {
+    int64_t probes = 1;
+    for (int32_t row = first_[Bucket(hash)]; keys_[row] != key; row = next_[row]) ++probes;
+    return probes;
+  }
+
   template <class Fn>
-  void ForEach(const Fn& fn) const {
-    for (int64_t row = 0; row < size(); ++row) fn(keys_[row], RowAt(row));
+  int64_t ForEachFrom(int64_t position, int64_t limit, const Fn& fn) const {
+    for (; position < size() && limit > 0; ++position, --limit) {
+      fn(keys_[position], RowAt(position));
+    }
+    return position < size() ? position : -1;
   }
 
  private:

@@ -96,4 +96,30 @@ void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& ba
   });
 }
 
+void ReduceGradsByTable(const std::vector<const float*>& grads, const int64_t* splits,
+                        const int32_t* inverse, const int64_t* unique_splits, int64_t dim,
+                        float* out, WorkerPool* pool) {
+  const int64_t num_tables = static_cast<int64_t>(grads.size());
+  if (num_tables == 1) {
+    return ReduceGrads(grads[0], inverse, splits[1], unique_splits[1], dim, out, pool);
+  }
+  const int64_t cost = splits[num_tables] / num_tables * (2 + dim / 4);
+  pool->ParallelFor(num_tables, cost, [&](int64_t begin, int64_t end) {
+    SerialPool serial;
+    std::vector<int32_t> table_inverse;
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t first = unique_splits[t];
+      const int64_t num_unique = unique_splits[t + 1] - first;
+      const int64_t n = splits[t + 1] - splits[t];
+      if (num_unique == n) {  // no key comes twice, so each gradient is its own sum
+        std::copy(grads[t], grads[t] + n * dim, out + first * dim);
+        continue;
+      }
+      table_inverse.assign(inverse + splits[t], inverse + splits[t + 1]);
+      for (int32_t& u : table_inverse) u -= static_cast<int32_t>(first);
+      ReduceGrads(grads[t], table_inverse.data(), n, num_unique, dim, out + first * dim, &serial);
+    }
+  });
+}
+
 }  // namespace sparse_emb

@@ -87,12 +87,18 @@ class IndexStore {
 
   int64_t MemoryBytes() const { return sizeof(*this) + used_.capacity() + rows_.size(); }
 
+  int64_t Capacity() const { return capacity_; }
+  int64_t Probes(int64_t, uint64_t) const { return 1; }
+
   template <class Fn>
-  void ForEach(const Fn& fn) const {
-    for (uint64_t i = 0; i < used_.size(); ++i) {
-      const int64_t key = first_key_ + static_cast<int64_t>(i);
-      if (used_[i]) fn(key, RowOf(key));
+  int64_t ForEachFrom(int64_t position, int64_t limit, const Fn& fn) const {
+    const int64_t slots = used_.size();
+    for (; position < slots && limit > 0; ++position) {
+      if (!used_[position]) continue;
+      fn(first_key_ + position, RowOf(first_key_ + position));
+      --limit;
     }
+    return position < slots ? position : -1;
   }
 
  private:

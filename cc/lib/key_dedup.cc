@@ -138,4 +138,56 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
   return known;
 }
 
+int64_t DedupKeysByTable(const int64_t* keys, const int64_t* feature_splits, const int64_t* tables,
+                         int64_t num_features, int64_t num_tables, int64_t* unique,
+                         int32_t* inverse, int32_t* counts, int64_t* table_splits,
+                         WorkerPool* pool) {
+  const int64_t n = feature_splits[num_features];
+  if (num_tables == 1) {
+    table_splits[0] = 0;
+    return table_splits[1] = DedupKeys(keys, n, unique, inverse, counts, pool);
+  }
+  // Table t dedups into the part of `unique` and `counts` that begins at part[t], which has room
+  // for all its keys; then the parts are moved together.
+  std::vector<int64_t> part(num_tables + 1), size(num_tables);
+  for (int64_t f = 0; f < num_features; ++f) {
+    part[tables[f] + 1] += feature_splits[f + 1] - feature_splits[f];
+  }
+  for (int64_t t = 0; t < num_tables; ++t) part[t + 1] += part[t];
+  pool->ParallelFor(num_tables, n / num_tables * 10, [&](int64_t begin, int64_t end) {
+    SerialPool serial;
+    std::vector<int64_t> table_keys;
+    std::vector<int32_t> table_inverse;
+    for (int64_t t = begin; t < end; ++t) {
+      table_keys.clear();
+      for (int64_t f = 0; f < num_features; ++f) {
+        if (tables[f] != t) continue;
+        table_keys.insert(table_keys.end(), keys + feature_splits[f], keys + feature_splits[f + 1]);
+      }
+      table_inverse.resize(table_keys.size());
+      size[t] = DedupKeys(table_keys.data(), table_keys.size(), unique + part[t],
+                          table_inverse.data(), counts + part[t], &serial);
+      const int32_t* from = table_inverse.data();
+      for (int64_t f = 0; f < num_features; ++f) {
+        if (tables[f] != t) continue;
+        const int64_t count = feature_splits[f + 1] - feature_splits[f];
+        std::copy(from, from + count, inverse + feature_splits[f]);
+        from += count;
+      }
+    }
+  });
+  table_splits[0] = 0;
+  for (int64_t t = 0; t < num_tables; ++t) {
+    std::copy(unique + part[t], unique + part[t] + size[t], unique + table_splits[t]);
+    std::copy(counts + part[t], counts + part[t] + size[t], counts + table_splits[t]);
+    table_splits[t + 1] = table_splits[t] + size[t];
+  }
+  for (int64_t f = 0; f < num_features; ++f) {
+    const int32_t first = static_cast<int32_t>(table_splits[tables[f]]);
+    if (first == 0) continue;
+    for (int64_t i = feature_splits[f]; i < feature_splits[f + 1]; ++i) inverse[i] += first;
+  }
+  return table_splits[num_tables];
+}
+
 }  // namespace sparse_emb

@@ -19,6 +19,14 @@ namespace sparse_emb {
 int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                   int32_t* counts, WorkerPool* pool);
 
+// The same for the keys of F features on T tables: keys of feature f, which stand at
+// [feature_splits[f], feature_splits[f + 1]), are those of table tables[f], in [0, T). The unique
+// keys of table t stand at [table_splits[t], table_splits[t + 1]). Returns table_splits[T].
+int64_t DedupKeysByTable(const int64_t* keys, const int64_t* feature_splits, const int64_t* tables,
+                         int64_t num_features, int64_t num_tables, int64_t* unique,
+                         int32_t* inverse, int32_t* counts, int64_t* table_splits,
+                         WorkerPool* pool);
+
 }  // namespace sparse_emb
 
 #endif  // TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_

@@ -84,11 +84,21 @@ class OpenAddressingStore : public HashedStore {
     return sizeof(*this) + used_.capacity() + keys_.capacity() * sizeof(int64_t) + rows_.size();
   }
 
+  int64_t Capacity() const { return used_.size() * kMaxLoadPercent / 100; }
+
+  int64_t Probes(int64_t key, uint64_t hash) const {
+    return ((static_cast<uint64_t>(SlotOf(key, hash)) - Home(hash)) & mask()) + 1;
+  }
+
   template <class Fn>
-  void ForEach(const Fn& fn) const {
-    for (uint64_t slot = 0; slot < used_.size(); ++slot) {
-      if (used_[slot]) fn(keys_[slot], RowAt(slot));
+  int64_t ForEachFrom(int64_t position, int64_t limit, const Fn& fn) const {
+    const int64_t slots = used_.size();
+    for (; position < slots && limit > 0; ++position) {
+      if (!used_[position]) continue;
+      fn(keys_[position], RowAt(position));
+      --limit;
     }
+    return position < slots ? position : -1;
   }
 
  private:

@@ -1,106 +1,49 @@
-// A thread-safe Table of kShards stores (store.h).
+// A thread-safe Table over ShardedRows (sharded_rows.h).
 //
 // One lock a table, taken once a batch: methods that only read rows share it, the others have it
 // alone. All queue for it at a gate: glibc's shared_mutex lets new readers pass a waiting writer,
-// and two threads that read without a pause would keep it out for good. Inside, threads need no
-// locks: searches and row arithmetic are split by position in the batch (keys differ there),
-// inserts and removals by shard.
+// and two threads that read without a pause would keep it out for good.
 #ifndef TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 #define TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <memory>
 #include <mutex>
-#include <new>
-#include <numeric>
 #include <shared_mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "cc/lib/grad_reduce.h"
 #include "cc/lib/key_dedup.h"
-#include "cc/lib/store.h"
+#include "cc/lib/sharded_rows.h"
 #include "cc/lib/table.h"
 #include "cc/lib/vector_ops.h"
 
 namespace sparse_emb {
 
-// Turns a thread's std::bad_alloc into an error of the whole operation.
-class MemoryGuard {
- public:
-  explicit MemoryGuard(const std::string& table_name) : table_name_(table_name) {}
-
-  template <class Fn>
-  void Run(const Fn& fn) {
-    try {
-      fn();
-    } catch (const std::bad_alloc&) {
-      failed_ = true;
-    }
-  }
-
-  Status status() const {
-    if (!failed_) return {};
-    return Error(Code::kResourceExhausted, "out of memory in table '", table_name_, "'");
-  }
-
- private:
-  const std::string& table_name_;
-  std::atomic<bool> failed_{false};
-};
-
 template <class Store>
 class ShardedTable final : public Table {
  public:
   explicit ShardedTable(TableOptions table_options)
-      : Table(std::move(table_options)),
-        store_options_{options().dim, options().input_dim},
-        shard_of_(store_options_) {
-    stores_.reserve(kShards);
-    for (int shard = 0; shard < kShards; ++shard) stores_.emplace_back(store_options_, shard);
-  }
+      : Table(std::move(table_options)), rows_(options(), 0) {}
 
   Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
                 WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     if (!insert) {
-      const std::shared_lock lock = LockShared();
-      Read(keys, n, missing, out, nullptr, pool);
-      return {};
-    }
-    std::vector<uint8_t> absent(n);
-    int64_t absent_count, changes;
-    {
-      const std::shared_lock lock = LockShared();
-      absent_count = Read(keys, n, missing, out, absent.data(), pool);
-      changes = changes_;
-    }
-    if (absent_count == 0) return {};
-
-    std::vector<int64_t> positions, absent_keys;
-    positions.reserve(absent_count);
-    absent_keys.reserve(absent_count);
-    for (int64_t i = 0; i < n; ++i) {
-      if (!absent[i]) continue;
-      positions.push_back(i);
-      absent_keys.push_back(keys[i]);
-    }
-    const UniqueKeys unique(absent_keys.data(), absent_count, pool);
-    std::vector<float*> rows(unique.size);
-    const std::unique_lock lock = LockAlone();
-    SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(unique.keys.data(), unique.size, rows.data(), pool));
-    if (changes_ != changes) {
-      // What was read before is no longer of one moment with the rest.
-      Read(keys, n, missing, out, nullptr, pool);
-      return {};
-    }
-    const int64_t dim = options().dim;
-    pool->ParallelFor(positions.size(), SearchCost(), [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        Copy(rows[unique.inverse[j]], out + positions[j] * dim, dim);
+      {
+        const std::shared_lock lock = LockShared();
+        rows_.Read(keys, n, missing, out, nullptr, pool);
       }
-    });
+      if (options().max_norm.enabled()) {
+        pool->ParallelFor(n, options().dim, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) BoundNorm(out + i * options().dim);
+        });
+      }
+      return {};
+    }
+    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsert(keys, n, missing, out, pool));
+    if (options().max_norm.enabled()) BoundNormsInPlace(keys, n, out, pool);
     return {};
   }
 
@@ -112,9 +55,15 @@ class ShardedTable final : public Table {
     std::vector<float*> rows(n);
     const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(CheckBinding(binding_, rule, token));
-    SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(keys, n, rows.data(), pool));
+    SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(keys, n, /*padding_too=*/false, rows.data(), pool));
+    if (options().padding_key) {
+      for (int64_t i = 0; i < n; ++i) {
+        if (IsPadding(keys[i])) rows[i] = nullptr;
+      }
+    }
     ++changes_;
-    ApplyRule(rule, rows.data(), grads, n, options().dim, pool);
+    ++updates_;
+    ApplyRule(rule, rows.data(), grads, n, options().dim, rows_.state_at(), pool);
     return {};
   }
 
@@ -124,12 +73,38 @@ class ShardedTable final : public Table {
     const UniqueKeys unique(keys, n, pool);
     std::vector<int64_t> last(unique.size);
     for (int64_t i = 0; i < n; ++i) last[unique.inverse[i]] = i;
-    std::vector<float*> rows(unique.size);
+    return Change(unique, pool,
+                  [&](int64_t u, float* row) { Copy(values + last[u] * dim, row, dim); });
+  }
+
+  Status ScatterAdd(const int64_t* keys, const float* deltas, int64_t n,
+                    WorkerPool* pool) override {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
+    const int64_t dim = options().dim;
+    const UniqueKeys unique(keys, n, pool);
+    std::vector<float> sums(unique.size * dim);
+    ReduceGrads(deltas, unique.inverse.data(), n, unique.size, dim, sums.data(), pool);
+    return Change(unique, pool, [&](int64_t u, float* row) { Add(&sums[u * dim], row, dim); });
+  }
+
+  Status Count(const int64_t* keys, const double* amounts, int64_t n, WorkerPool* pool) override {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
+    const KeyCounts& counts = options().key_counts;
     const std::unique_lock lock = LockAlone();
-    SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(unique.keys.data(), unique.size, rows.data(), pool));
-    ++changes_;
-    pool->ParallelFor(unique.size, SearchCost(), [&](int64_t begin, int64_t end) {
-      for (int64_t u = begin; u < end; ++u) Copy(values + last[u] * dim, rows[u], dim);
+    rows_.ForEachRow(keys, n, pool, [&](int64_t i, float* row) {
+      if (row != nullptr) counts.Add(row + rows_.counts_at(), updates_, amounts + i * counts.width);
+    });
+    return {};
+  }
+
+  Status GetCounts(const int64_t* keys, int64_t n, double* out, WorkerPool* pool) override {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
+    const KeyCounts& counts = options().key_counts;
+    std::fill(out, out + n * counts.width, 0.0);
+    const std::shared_lock lock = LockShared();
+    rows_.ForEachRow(keys, n, pool, [&](int64_t i, const float* row) {
+      if (row != nullptr) counts.Get(row + rows_.counts_at(), updates_, out + i * counts.width);
     });
     return {};
   }
@@ -137,9 +112,7 @@ class ShardedTable final : public Table {
   Status Contains(const int64_t* keys, int64_t n, bool* out, WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     const std::shared_lock lock = LockShared();
-    pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
-      Search(keys, begin, end, [&](int64_t i, const float* row) { out[i] = row != nullptr; });
-    });
+    rows_.ForEachRow(keys, n, pool, [&](int64_t i, const float* row) { out[i] = row != nullptr; });
     return {};
   }
 
@@ -147,42 +120,106 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     const std::unique_lock lock = LockAlone();
     ++changes_;
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
-      for (const int64_t* i = first; i < last; ++i) store->Remove(keys[*i], HashKey(keys[*i]));
-    });
+    rows_.Remove(keys, n, pool);
     return {};
   }
 
   void Clear() override {
     const std::unique_lock lock = LockAlone();
     ++changes_;
-    for (Store& store : stores_) store.Clear();
+    rows_.Clear();
   }
 
   int64_t Size() override {
     const std::shared_lock lock = LockShared();
-    return CountRows();
+    return rows_.size();
   }
 
   int64_t MemoryBytes() override {
     const std::shared_lock lock = LockShared();
-    int64_t bytes = sizeof(*this);
-    for (const Store& store : stores_) bytes += store.MemoryBytes();
-    return bytes;
+    return rows_.MemoryBytes();
   }
 
-  void Export(bool with_state,
-              const std::function<ExportBuffers(int64_t n, int64_t width)>& allocate) override {
+  TableStatistics Statistics() override {
     const std::shared_lock lock = LockShared();
-    const int64_t width = options().dim + (with_state ? binding_.initial_state.size() : 0);
-    auto [keys, rows] = allocate(CountRows(), width);
-    if (keys == nullptr) return;
-    for (const Store& store : stores_) {
-      store.ForEach([&, &keys = keys, &rows = rows](int64_t key, const float* row) {
-        *keys++ = key;
-        rows = std::copy(row, row + width, rows);
-      });
+    TableStatistics out = rows_.Statistics();
+    const int64_t state_floats = options().key_counts.floats() + binding_.initial_state.size();
+    out.row_bytes = out.rows * options().dim * sizeof(float);
+    out.state_bytes = out.rows * state_floats * sizeof(float);
+    return out;
+  }
+
+  Status Export(bool with_state, int64_t cursor, int64_t limit, const Allocate& allocate,
+                std::string* rule, int64_t* next) override {
+    if (cursor < 0) {
+      return Error(Code::kInvalidArgument, "cursor must be 0 or what came before, got ", cursor);
     }
+    if (limit <= 0) return Error(Code::kInvalidArgument, "max_rows must be positive, got ", limit);
+    const std::shared_lock lock = LockShared();
+    *rule = binding_.rule;
+    const int64_t dim = options().dim;
+    const int64_t state_width = with_state ? binding_.initial_state.size() : 0;
+    const KeyCounts& counts = options().key_counts;
+    TableRows out;
+    const auto write = [&](int64_t key, const float* row) {
+      *out.keys++ = key;
+      out.rows = std::copy(row, row + dim, out.rows);
+      const float* state = row + rows_.state_at();
+      out.rows = std::copy(state, state + state_width, out.rows);
+      if (counts.width > 0) counts.Get(row + rows_.counts_at(), updates_, out.counts);
+      out.counts += counts.width;
+    };
+    if (cursor == 0 && limit >= rows_.size()) {
+      out = allocate(rows_.size(), dim + state_width);
+      *next = -1;
+      if (out.keys != nullptr) rows_.ForEachFrom(0, kNoLimit, write);
+      return {};
+    }
+    std::vector<std::pair<int64_t, const float*>> found;
+    *next = rows_.ForEachFrom(cursor, limit,
+                              [&](int64_t key, const float* row) { found.emplace_back(key, row); });
+    out = allocate(found.size(), dim + state_width);
+    if (out.keys == nullptr) return {};
+    for (const auto& [key, row] : found) write(key, row);
+    return {};
+  }
+
+  Status Restore(const TableRows& in, const std::string& rule, WorkerPool* pool) override {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(in.keys, in.n));
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(in.keys, in.n, pool));
+    const int64_t dim = options().dim;
+    if (in.width < dim) {
+      return Error(Code::kInvalidArgument, "rows must be at least ", dim, " wide, got ", in.width);
+    }
+    const int64_t max_rows = options().max_rows;
+    if (max_rows >= 0 && in.n > max_rows) {
+      return Error(Code::kResourceExhausted, "table '", options().name,
+                   "' has max_rows = ", max_rows, " and cannot take ", in.n, " rows");
+    }
+    const std::unique_lock lock = LockAlone();
+    const int64_t state_width = binding_.initial_state.size();
+    const bool keep_state = rule == binding_.rule && in.width == dim + state_width;
+    const KeyCounts& counts = options().key_counts;
+    MemoryGuard memory(options().name);
+    Status status;
+    memory.Run([&] {
+      ShardedRows<Store> restored(options(), state_width);
+      status = restored.Insert(in.keys, in.n, binding_.initial_state, updates_, pool);
+      if (!status.ok()) return;
+      restored.ForEachRow(in.keys, in.n, pool, [&](int64_t i, float* row) {
+        const float* from = in.rows + i * in.width;
+        std::copy(from, from + dim, row);
+        if (keep_state) std::copy(from + dim, from + in.width, row + restored.state_at());
+        if (in.counts == nullptr) return;
+        counts.Set(row + restored.counts_at(), updates_, in.counts + i * counts.width);
+      });
+      rows_ = std::move(restored);
+    });
+    SPARSE_EMB_RETURN_IF_ERROR(memory.status());
+    SPARSE_EMB_RETURN_IF_ERROR(status);
+    stored_state_width_ = state_width;
+    ++changes_;
+    return {};
   }
 
   Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
@@ -201,18 +238,7 @@ class ShardedTable final : public Table {
     // embedding is lost, but the state is.
     binding_ = {};
     stored_state_width_ = -1;
-    MemoryGuard memory(options().name);
-    pool->ParallelFor(kShards, 1 << 20, [&](int64_t begin, int64_t end) {
-      for (int64_t shard = begin; shard < end; ++shard) {
-        memory.Run([&] {
-          if (resize) stores_[shard].Resize(dim + state_width, dim);
-          stores_[shard].ForEach([&](int64_t, float* row) {
-            std::copy(initial_state.begin(), initial_state.end(), row + dim);
-          });
-        });
-      }
-    });
-    SPARSE_EMB_RETURN_IF_ERROR(memory.status());
+    SPARSE_EMB_RETURN_IF_ERROR(rows_.SetState(initial_state, resize, pool));
     stored_state_width_ = state_width;
     binding_ = {rule, std::move(initial_state), ++last_token_};
     *token = binding_.token;
@@ -240,123 +266,123 @@ class ShardedTable final : public Table {
     return std::unique_lock(mutex_);
   }
 
-  // Rough nanoseconds for one key.
-  int64_t SearchCost() const { return 30 + options().dim / 2; }
-
-  // Calls fn(i, row of keys[i] or null) for i in [begin, end) in order. Searches are pipelined:
-  // while one key's row is read, the rows of the next keys and the index lines of those after them
-  // are on their way, so that the cache misses overlap.
-  template <class Fn>
-  SPARSE_EMB_INLINE void Search(const int64_t* keys, int64_t begin, int64_t end,
-                                const Fn& fn) const {
-    constexpr int64_t kRowAhead = 12;
-    constexpr int64_t kIndexAhead = 32;
-    constexpr int64_t kRing = 64;
-    uint64_t hashes[kRing];
-    const Store* stores[kRing];
-    for (int64_t i = begin - kIndexAhead; i < end; ++i) {
-      if (const int64_t j = i + kIndexAhead; j < end) {
-        const uint64_t hash = HashKey(keys[j]);
-        const Store* store = &stores_[shard_of_(keys[j], hash)];
-        hashes[j % kRing] = hash;
-        stores[j % kRing] = store;
-        store->PrefetchIndex(keys[j], hash);
-      }
-      if (const int64_t j = i + kRowAhead; j >= begin && j < end) {
-        stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing]);
-      }
-      if (i >= begin) fn(i, stores[i % kRing]->Find(keys[i], hashes[i % kRing]));
+  // out[i] = the row of keys[i], inserted where it is missing (but for the padding key's).
+  Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, float* out,
+                      WorkerPool* pool) {
+    std::vector<uint8_t> absent(n);
+    int64_t absent_count, changes;
+    {
+      const std::shared_lock lock = LockShared();
+      absent_count = rows_.Read(keys, n, missing, out, absent.data(), pool);
+      changes = changes_;
     }
-  }
+    if (absent_count == 0) return {};
 
-  // out[i] = the row of keys[i]. Where it is absent: with `absent`, absent[i] = 1 and out[i] is
-  // left alone; without, what `missing` says. Returns how many were marked. Needs the table shared.
-  int64_t Read(const int64_t* keys, int64_t n, Missing missing, float* out, uint8_t* absent,
-               WorkerPool* pool) const {
-    std::atomic<int64_t> marked{0};
-    pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
-      int64_t marked_here = 0;
-      RunOnBestIsa(options().dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-        Search(keys, begin, end, [&](int64_t i, const float* row) SPARSE_EMB_INLINE_LAMBDA {
-          if (row != nullptr) {
-            Copy(row, out + i * dim, dim);
-          } else if (absent != nullptr) {
-            absent[i] = 1;
-            ++marked_here;
-          } else if (missing == Missing::kInitial) {
-            options().initial_row.Fill(keys[i], out + i * dim, dim);
-          } else {
-            std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
-          }
-        });
-      });
-      marked += marked_here;
-    });
-    return marked;
-  }
-
-  // Calls fn(store, first, last) for every shard that keys touch, at once for different shards;
-  // [first, last) are the positions of its keys, ascending.
-  template <class Fn>
-  void ForEachShard(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fn) {
-    std::vector<uint8_t> shards(n);
-    std::array<int64_t, kShards + 1> begin = {};
+    const int64_t dim = options().dim;
+    std::vector<int64_t> positions, absent_keys;
+    positions.reserve(absent_count);
+    absent_keys.reserve(absent_count);
     for (int64_t i = 0; i < n; ++i) {
-      shards[i] = static_cast<uint8_t>(shard_of_(keys[i], HashKey(keys[i])));
-      ++begin[shards[i] + 1];
+      if (!absent[i]) continue;
+      if (IsPadding(keys[i])) {
+        std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
+        continue;
+      }
+      positions.push_back(i);
+      absent_keys.push_back(keys[i]);
     }
-    std::partial_sum(begin.begin(), begin.end(), begin.begin());
-    std::vector<int64_t> positions(n);
-    std::array<int64_t, kShards + 1> next = begin;
-    for (int64_t i = 0; i < n; ++i) positions[next[shards[i]]++] = i;
-    pool->ParallelFor(kShards, (n / kShards + 1) * 100, [&](int64_t first, int64_t last) {
-      for (int64_t shard = first; shard < last; ++shard) {
-        if (begin[shard] == begin[shard + 1]) continue;
-        fn(&stores_[shard], positions.data() + begin[shard], positions.data() + begin[shard + 1]);
+    if (positions.empty()) return {};
+    const UniqueKeys unique(absent_keys.data(), absent_keys.size(), pool);
+    std::vector<float*> rows(unique.size);
+    const std::unique_lock lock = LockAlone();
+    SPARSE_EMB_RETURN_IF_ERROR(
+        FindOrInsert(unique.keys.data(), unique.size, false, rows.data(), pool));
+    if (changes_ != changes) {
+      // What was read before is no longer of one moment with the rest.
+      rows_.Read(keys, n, missing, out, nullptr, pool);
+      return {};
+    }
+    pool->ParallelFor(positions.size(), rows_.SearchCost(), [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) {
+        Copy(rows[unique.inverse[j]], out + positions[j] * dim, dim);
       }
     });
-  }
-
-  // rows[i] = the row of keys[i], which differ, inserted with its initial values where it is
-  // missing. Needs the table alone.
-  Status FindOrInsert(const int64_t* keys, int64_t n, float** rows, WorkerPool* pool) {
-    FindRows(keys, n, rows, pool);
-    std::vector<int64_t> absent;
-    for (int64_t i = 0; i < n; ++i) {
-      if (rows[i] == nullptr) absent.push_back(keys[i]);
-    }
-    if (absent.empty()) return {};
-    SPARSE_EMB_RETURN_IF_ERROR(Insert(absent.data(), absent.size(), pool));
-    FindRows(keys, n, rows, pool);  // again, because making room may have moved rows
     return {};
   }
 
-  void FindRows(const int64_t* keys, int64_t n, float** rows, WorkerPool* pool) const {
-    pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
-      Search(keys, begin, end, [&](int64_t i, float* row) { rows[i] = row; });
-    });
+  void BoundNorm(float* row) const {
+    const float scale = options().max_norm.ScaleOf(row, options().dim);
+    if (scale != 1.0f) Scale(scale, row, options().dim);
   }
 
-  // Inserts keys, which differ and are not in the table.
-  Status Insert(const int64_t* keys, int64_t n, WorkerPool* pool) {
-    const int64_t max_rows = options().max_rows;
-    if (max_rows >= 0 && CountRows() + n > max_rows) {
-      return Error(Code::kResourceExhausted, "table '", options().name, "' has ", CountRows(),
-                   " of max_rows = ", max_rows, " rows and cannot take ", n, " more");
-    }
+  // Scales the rows of those `out` [n, D] whose norm is beyond the bound, in the table and in out.
+  void BoundNormsInPlace(const int64_t* keys, int64_t n, float* out, WorkerPool* pool) {
     const int64_t dim = options().dim;
-    MemoryGuard memory(options().name);
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
-      memory.Run([&] { store->Reserve(last - first); });
-    });
-    SPARSE_EMB_RETURN_IF_ERROR(memory.status());
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
-      for (const int64_t* i = first; i < last; ++i) {
-        float* row = store->Insert(keys[*i], HashKey(keys[*i]));
-        options().initial_row.Fill(keys[*i], row, dim);
-        std::copy(binding_.initial_state.begin(), binding_.initial_state.end(), row + dim);
+    std::vector<uint8_t> is_beyond(n);
+    pool->ParallelFor(n, dim, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        is_beyond[i] = options().max_norm.ScaleOf(out + i * dim, dim) != 1.0f;
       }
     });
+    std::vector<int64_t> positions, beyond;
+    for (int64_t i = 0; i < n; ++i) {
+      if (!is_beyond[i]) continue;
+      positions.push_back(i);
+      beyond.push_back(keys[i]);
+    }
+    if (beyond.empty()) return;
+    const UniqueKeys unique(beyond.data(), beyond.size(), pool);
+    std::vector<float*> rows(unique.size);
+    const std::unique_lock lock = LockAlone();
+    rows_.Find(unique.keys.data(), unique.size, rows.data(), pool);
+    ++changes_;
+    for (float* row : rows) {
+      if (row != nullptr) BoundNorm(row);
+    }
+    for (uint64_t j = 0; j < positions.size(); ++j) {
+      float* at = out + positions[j] * dim;
+      const float* row = rows[unique.inverse[j]];
+      if (row != nullptr) {
+        Copy(row, at, dim);
+      } else {  // removed since it was read
+        BoundNorm(at);
+      }
+    }
+  }
+
+  // Calls fn(u, row of unique key u) for all, inserting those that are missing.
+  template <class Fn>
+  Status Change(const UniqueKeys& unique, WorkerPool* pool, const Fn& fn) {
+    std::vector<float*> rows(unique.size);
+    const std::unique_lock lock = LockAlone();
+    SPARSE_EMB_RETURN_IF_ERROR(
+        FindOrInsert(unique.keys.data(), unique.size, /*padding_too=*/true, rows.data(), pool));
+    ++changes_;
+    pool->ParallelFor(unique.size, rows_.SearchCost(), [&](int64_t begin, int64_t end) {
+      for (int64_t u = begin; u < end; ++u) fn(u, rows[u]);
+    });
+    return {};
+  }
+
+  // rows[i] = the row of keys[i], which differ, inserted with its initial values where it is
+  // missing; a missing padding key only if `padding_too`, else null. Needs the table alone.
+  Status FindOrInsert(const int64_t* keys, int64_t n, bool padding_too, float** rows,
+                      WorkerPool* pool) {
+    rows_.Find(keys, n, rows, pool);
+    std::vector<int64_t> absent;
+    for (int64_t i = 0; i < n; ++i) {
+      if (rows[i] == nullptr && (padding_too || !IsPadding(keys[i]))) absent.push_back(keys[i]);
+    }
+    if (absent.empty()) return {};
+    const int64_t max_rows = options().max_rows;
+    const int64_t count = static_cast<int64_t>(absent.size());
+    if (max_rows >= 0 && rows_.size() + count > max_rows) {
+      return Error(Code::kResourceExhausted, "table '", options().name, "' has ", rows_.size(),
+                   " of max_rows = ", max_rows, " rows and cannot take ", count, " more");
+    }
+    SPARSE_EMB_RETURN_IF_ERROR(
+        rows_.Insert(absent.data(), count, binding_.initial_state, updates_, pool));
+    rows_.Find(keys, n, rows, pool);  // again, because making room may have moved rows
     return {};
   }
 
@@ -370,22 +396,14 @@ class ShardedTable final : public Table {
                  unique.inverse[i], " and ", i, " (table '", options().name, "')");
   }
 
-  int64_t CountRows() const {
-    int64_t rows = 0;
-    for (const Store& store : stores_) rows += store.size();
-    return rows;
-  }
-
-  const StoreOptions store_options_;
-  const typename Store::Router shard_of_;
-
   mutable std::mutex gate_;          // taken before mutex_, and given back when that is held
   mutable std::shared_mutex mutex_;  // guards all below
-  std::vector<Store> stores_;
+  ShardedRows<Store> rows_;
   Binding binding_;
-  int64_t stored_state_width_ = 0;  // of every store's rows; -1: a Bind failed, they may differ
+  int64_t stored_state_width_ = 0;  // of all rows; -1: a Bind failed, they may differ
   int64_t last_token_ = 0;
   int64_t changes_ = 0;  // counts what changes or removes rows that exist
+  int64_t updates_ = 0;  // the step of the counts
 };
 
 }  // namespace sparse_emb

@@ -67,6 +67,7 @@ class SlabStore : public HashedStore {
     } else {
       row_number = free_rows_.back();
       free_rows_.pop_back();
+      is_free_[row_number] = false;
     }
     char* row = rows_.Row(row_number);
     std::memcpy(row, &key, sizeof(key));
@@ -78,7 +79,10 @@ class SlabStore : public HashedStore {
   bool Remove(int64_t key, uint64_t hash) {
     const Place place = Search(key, hash);
     if (place.slot < 0) return false;
-    free_rows_.push_back(buckets_[place.bucket].rows[place.slot]);
+    const uint32_t row_number = buckets_[place.bucket].rows[place.slot];
+    free_rows_.push_back(row_number);
+    is_free_.resize(used_rows_);
+    is_free_[row_number] = true;
     buckets_[place.bucket].tags[place.slot] = 0;
     for (uint64_t passed = Home(hash); passed != place.bucket; passed = Next(passed)) {
       if (buckets_[passed].spilled != kSpilledForever) --buckets_[passed].spilled;
@@ -91,6 +95,7 @@ class SlabStore : public HashedStore {
     buckets_ = std::vector<Bucket>();
     rows_ = RowChunks(rows_.row_bytes());
     free_rows_ = std::vector<uint32_t>();
+    is_free_ = std::vector<bool>();
     used_rows_ = size_ = 0;
   }
 
@@ -109,18 +114,24 @@ class SlabStore : public HashedStore {
 
   int64_t MemoryBytes() const {
     return sizeof(*this) + buckets_.capacity() * sizeof(Bucket) + rows_.MemoryBytes() +
-           free_rows_.capacity() * sizeof(uint32_t);
+           free_rows_.capacity() * sizeof(uint32_t) + is_free_.capacity() / 8;
+  }
+
+  int64_t Capacity() const { return buckets_.size() * kSlots * kMaxLoadPercent / 100; }
+
+  int64_t Probes(int64_t key, uint64_t hash) const {
+    return ((Search(key, hash).bucket - Home(hash)) & (buckets_.size() - 1)) + 1;
   }
 
   template <class Fn>
-  void ForEach(const Fn& fn) const {
-    std::vector<bool> is_free(used_rows_, false);
-    for (uint32_t row : free_rows_) is_free[row] = true;
-    for (int64_t r = 0; r < used_rows_; ++r) {
-      if (is_free[r]) continue;
-      char* row = rows_.Row(static_cast<uint32_t>(r));
+  int64_t ForEachFrom(int64_t position, int64_t limit, const Fn& fn) const {
+    for (; position < used_rows_ && limit > 0; ++position) {
+      if (position < static_cast<int64_t>(is_free_.size()) && is_free_[position]) continue;
+      char* row = rows_.Row(static_cast<uint32_t>(position));
       fn(KeyOf(row), Floats(row));
+      --limit;
     }
+    return position < used_rows_ ? position : -1;
   }
 
  private:
@@ -214,7 +225,8 @@ class SlabStore : public HashedStore {
   RowChunks rows_;
   std::vector<Bucket> buckets_;
   std::vector<uint32_t> free_rows_;
-  int64_t used_rows_ = 0;  // rows ever handed out: those in use and the free ones
+  std::vector<bool> is_free_;  // the same by row; shorter than the rows where the rest is in use
+  int64_t used_rows_ = 0;      // rows ever handed out: those in use and the free ones
   int64_t size_ = 0;
 };
 

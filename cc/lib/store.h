@@ -18,13 +18,19 @@
 //   void Resize(row_floats, keep)           changes the rows' width, keeps the first `keep` floats;
 //                                           may throw as Reserve does
 //   int64_t size() const, MemoryBytes() const
-//   void ForEach(fn(key, row)) const        the rows in the storage's order
+//   int64_t Capacity() const                rows that the index takes before it grows
+//   int64_t Probes(key, hash) const         places of the index that finding this key reads
+//   int64_t ForEachFrom(position, limit, fn(key, row)) const
+//                                           the rows in the storage's order from `position` (0: the
+//                                           first) on, `limit` at most, but all of a position that
+//                                           holds several; returns the next, -1 after the last
 //
 // `hash` is HashKey(key).
 #ifndef TF_SPARSE_EMB_CC_LIB_STORE_H_
 #define TF_SPARSE_EMB_CC_LIB_STORE_H_
 
 #include <cstdint>
+#include <limits>
 
 #include "cc/lib/hash.h"
 
@@ -34,8 +40,10 @@ namespace sparse_emb {
 inline constexpr int kShardBits = 6;
 inline constexpr int kShards = 1 << kShardBits;
 
+inline constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
 struct StoreOptions {
-  int64_t row_floats = 0;  // D + S
+  int64_t row_floats = 0;
   int64_t input_dim = -1;  // keys are in [0, input_dim); -1: every int64
 };
 

@@ -73,6 +73,21 @@ Status MakeTable(TableOptions options, std::unique_ptr<Table>* out) {
   if (options.storage == "index" && options.input_dim < 0) {
     return Error(Code::kInvalidArgument, "storage index needs an input_dim");
   }
+  const MaxNorm& max_norm = options.max_norm;
+  if (!(max_norm.limit >= 0.0f)) {
+    return Error(Code::kInvalidArgument, "max_norm must be positive, or 0 for none, got ",
+                 max_norm.limit);
+  }
+  if (!(max_norm.p > 0.0f)) {
+    return Error(Code::kInvalidArgument, "norm_type must be positive, got ", max_norm.p);
+  }
+  const KeyCounts& key_counts = options.key_counts;
+  if (key_counts.width < 0) {
+    return Error(Code::kInvalidArgument, "num_counts must not be negative, got ", key_counts.width);
+  }
+  if (!(key_counts.decay > 0.0 && key_counts.decay <= 1.0)) {
+    return Error(Code::kInvalidArgument, "count_decay must be in (0, 1], got ", key_counts.decay);
+  }
   std::string names;
   for (const Storage& storage : kStorages) {
     if (options.storage == storage.name) {

@@ -1,4 +1,4 @@
-// An embedding table: int64 key -> row [embedding: D floats | optimizer state: S floats].
+// An embedding table: int64 key -> row [embedding: D floats | counts | optimizer state: S floats].
 //
 // This is the `LookupableEmbeddingVar` of the literature (GetEmbedding, PutEmbedding, emb_len), on
 // batches: a virtual call and a lock for each key would cost more than the work.
@@ -15,11 +15,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cc/lib/initial_row.h"
+#include "cc/lib/key_counts.h"
+#include "cc/lib/max_norm.h"
 #include "cc/lib/status.h"
 #include "cc/lib/update_rules.h"
 #include "cc/lib/worker_pool.h"
@@ -33,6 +36,10 @@ struct TableOptions {
   int64_t input_dim = -1;        // keys must be in [0, input_dim); -1: every int64
   int64_t max_rows = -1;         // the table never holds more; -1: no bound
   InitialRow initial_row;
+  // Its initial row is zeros; only Upsert, ScatterAdd and Restore make or change its row.
+  std::optional<int64_t> padding_key;
+  MaxNorm max_norm;      // of the rows that are looked up
+  KeyCounts key_counts;  // which are kept in the rows
 };
 
 // What a key that is not in the table reads as.
@@ -45,6 +52,27 @@ struct Binding {
   int64_t token = 0;                 // tells this binding from all others of the table
 };
 
+// The content of a table, or a part of it: keys [n], which differ, and for each a row of `width` =
+// D + S floats, the embedding and the state of `rule`, and its K counts.
+struct TableRows {
+  int64_t* keys = nullptr;
+  float* rows = nullptr;
+  double* counts = nullptr;
+  int64_t n = 0;
+  int64_t width = 0;
+};
+
+// How full a table is, and how well its keys are spread.
+struct TableStatistics {
+  int64_t rows = 0;
+  int64_t capacity = 0;      // rows that the index can hold before it grows
+  int64_t probes = 0;        // places of the index that finding every key once reads
+  int64_t max_probes = 0;    // the most that finding one key reads
+  int64_t memory_bytes = 0;  // of all
+  int64_t row_bytes = 0;     // of the embeddings in use
+  int64_t state_bytes = 0;   // of the counts and the state in use
+};
+
 class Table {
  public:
   explicit Table(TableOptions options) : options_(std::move(options)) {}
@@ -53,9 +81,11 @@ class Table {
   Table& operator=(const Table&) = delete;
 
   const TableOptions& options() const { return options_; }
+  bool IsPadding(int64_t key) const { return options_.padding_key == key; }
 
   // out[i] = the embedding of keys[i], for i in [0, n). With `insert` a missing key is given its
-  // initial row first; without it nothing changes and the key reads as `missing` says.
+  // initial row first; without it nothing changes and the key reads as `missing` says. A row whose
+  // norm is beyond max_norm is scaled, with `insert` in the table, without in `out` alone.
   virtual Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
                         WorkerPool* pool) = 0;
 
@@ -68,6 +98,18 @@ class Table {
   // Sets the embeddings of keys to rows [n, D]; the last of a repeated key wins. New rows get the
   // initial state, rows that exist keep theirs.
   virtual Status Upsert(const int64_t* keys, const float* rows, int64_t n, WorkerPool* pool) = 0;
+
+  // Adds deltas [n, D] to the embeddings of keys, those of a repeated key in order. A missing key
+  // is inserted first.
+  virtual Status ScatterAdd(const int64_t* keys, const float* deltas, int64_t n,
+                            WorkerPool* pool) = 0;
+
+  // Adds amounts [n, K] to the counts of keys; those that are not in the table are passed over. The
+  // step of the counts is the number of updates so far.
+  virtual Status Count(const int64_t* keys, const double* amounts, int64_t n, WorkerPool* pool) = 0;
+
+  // out [n, K] = the counts of keys; zeros where a key is not in the table.
+  virtual Status GetCounts(const int64_t* keys, int64_t n, double* out, WorkerPool* pool) = 0;
 
   // out[i] = whether keys[i] is in the table.
   virtual Status Contains(const int64_t* keys, int64_t n, bool* out, WorkerPool* pool) = 0;
@@ -82,22 +124,30 @@ class Table {
   // Bytes of the rows, their state and the index.
   virtual int64_t MemoryBytes() = 0;
 
-  // Calls allocate(n, width) with the number of rows and the floats of each, D or, with_state,
-  // D + S, and writes keys [n] and rows [n, width] to where it points. Rows stand in the storage's
-  // order. Where it returns null pointers, nothing is written.
-  using ExportBuffers = std::pair<int64_t*, float*>;
-  virtual void Export(bool with_state,
-                      const std::function<ExportBuffers(int64_t n, int64_t width)>& allocate) = 0;
+  virtual TableStatistics Statistics() = 0;
+
+  // Writes rows in the storage's order, from the position `cursor` on (0: the first), about `limit`
+  // at most (all of a place that holds several). *next is where to go on, or -1 after the last row.
+  // allocate(n, width) must give room for n rows of `width` floats, D, or with_state D + S, and
+  // their counts; where it returns null pointers, nothing is written. *rule is that of the state.
+  // Rows that come or go between two calls may be missed or come twice.
+  using Allocate = std::function<TableRows(int64_t n, int64_t width)>;
+  virtual Status Export(bool with_state, int64_t cursor, int64_t limit, const Allocate& allocate,
+                        std::string* rule, int64_t* next) = 0;
+
+  // Replaces all rows by these. Their state is kept if it is that of `rule` and the table is bound
+  // to that, otherwise it begins anew, as counts do where there are none.
+  virtual Status Restore(const TableRows& rows, const std::string& rule, WorkerPool* pool) = 0;
 
   // Makes room for the rule's state in every row and sets it to `initial_state`. *token is the new
   // binding's, never 0. If memory runs out the table keeps all embeddings and has no binding.
   virtual Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
                       int64_t* token) = 0;
 
- protected:
   // An error for the first key outside [0, input_dim).
   Status CheckKeys(const int64_t* keys, int64_t n) const;
 
+ protected:
   // An error unless an update by `rule` with `token` may touch rows under this binding.
   Status CheckBinding(const Binding& binding, const RuleCall& rule, int64_t token) const;
 

@@ -68,9 +68,26 @@ class UnorderedMapStore : public HashedStore {
     return sizeof(*this) + rows_.bucket_count() * sizeof(void*) + size() * (node + row);
   }
 
+  int64_t Capacity() const {
+    return static_cast<int64_t>(rows_.bucket_count() * rows_.max_load_factor());
+  }
+
+  int64_t Probes(int64_t key, uint64_t) const {
+    int64_t probes = 1;
+    for (auto at = rows_.begin(rows_.bucket(key)); at->first != key; ++at) ++probes;
+    return probes;
+  }
+
+  // A position is a bucket.
   template <class Fn>
-  void ForEach(const Fn& fn) const {
-    for (const auto& [key, row] : rows_) fn(key, row.get());
+  int64_t ForEachFrom(int64_t position, int64_t limit, const Fn& fn) const {
+    const int64_t buckets = size() == 0 ? 0 : rows_.bucket_count();
+    for (; position < buckets && limit > 0; ++position) {
+      for (auto at = rows_.begin(position); at != rows_.end(position); ++at, --limit) {
+        fn(at->first, at->second.get());
+      }
+    }
+    return position < buckets ? position : -1;
   }
 
  private:

@@ -35,13 +35,14 @@ std::string JoinNames(RuleList<Rules...>) {
 
 template <class Rule>
 void ApplyToRows(const Rule& rule, float* const* rows, const float* grads, int64_t begin,
-                 int64_t end, int64_t dim) {
+                 int64_t end, int64_t dim, int64_t state_at) {
   constexpr int64_t kAhead = 8;
-  const int64_t row_bytes = (dim + Rule::StateWidth(dim)) * static_cast<int64_t>(sizeof(float));
+  const int64_t row_bytes =
+      (state_at + Rule::StateWidth(dim)) * static_cast<int64_t>(sizeof(float));
   RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
     for (int64_t i = begin; i < end; ++i) {
       if (i + kAhead < end) PrefetchBytes(rows[i + kAhead], row_bytes);
-      rule.Apply(rows[i], rows[i] + dim, grads + i * dim, dim);
+      if (rows[i] != nullptr) rule.Apply(rows[i], rows[i] + state_at, grads + i * dim, dim);
     }
   });
 }
@@ -79,12 +80,12 @@ Status CheckRule(const RuleCall& call) {
 }
 
 void ApplyRule(const RuleCall& call, float* const* rows, const float* grads, int64_t n, int64_t dim,
-               WorkerPool* pool) {
+               int64_t state_at, WorkerPool* pool) {
   WithRule(call.rule, AllRules(), [&](auto type) {
     using Rule = typename decltype(type)::type;
     const Rule rule(call);
     pool->ParallelFor(n, 20 + dim, [&](int64_t begin, int64_t end) {
-      ApplyToRows(rule, rows, grads, begin, end, dim);
+      ApplyToRows(rule, rows, grads, begin, end, dim, state_at);
     });
   });
 }

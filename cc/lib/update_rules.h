@@ -113,10 +113,10 @@ Status FindRule(const std::string& name, RuleInfo* out);
 // An error unless the rule exists and has these many hyper-parameters, all finite, and step >= 1.
 Status CheckRule(const RuleCall& call);
 
-// Applies the rule to rows[i], [embedding | state], with grads[i], for i in [0, n). The call must
-// have passed CheckRule, and the rows must differ.
+// Applies the rule to rows[i], whose state begins at float `state_at`, with grads[i], for i in
+// [0, n); null rows are passed over. The call must have passed CheckRule, and the rows must differ.
 void ApplyRule(const RuleCall& call, float* const* rows, const float* grads, int64_t n, int64_t dim,
-               WorkerPool* pool);
+               int64_t state_at, WorkerPool* pool);
 
 // The index of the first element that is not finite, or -1.
 int64_t FirstNonFinite(const float* values, int64_t n, WorkerPool* pool);

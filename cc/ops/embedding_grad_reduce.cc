@@ -46,4 +46,41 @@ weights: for a combiner, none or one float32 [N].
 grad_unique: float32 [U, D].
 )doc");
 
+REGISTER_OP("SparseEmb>EmbeddingGradReduceByKey")
+    .Input("keys: num_tables * int64")
+    .Input("grads: num_tables * float")
+    .Output("unique_keys: int64")
+    .Output("table_splits: int64")
+    .Output("grad_unique: float")
+    .Attr("num_tables: int >= 1")
+    .SetShapeFn([](InferenceContext* c) {
+      int num_tables;
+      TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
+      DimensionHandle dim = c->UnknownDim();
+      for (int t = 0; t < num_tables; ++t) {
+        ShapeHandle keys, grads;
+        DimensionHandle n;
+        TF_RETURN_IF_ERROR(c->WithRank(c->input(t), 1, &keys));
+        TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables + t), 2, &grads));
+        TF_RETURN_IF_ERROR(c->Merge(c->Dim(keys, 0), c->Dim(grads, 0), &n));
+        TF_RETURN_IF_ERROR(c->Merge(dim, c->Dim(grads, 1), &dim));
+      }
+      const DimensionHandle unique = c->UnknownDim();
+      c->set_output(0, c->Vector(unique));
+      c->set_output(1, c->Vector(num_tables + 1));
+      c->set_output(2, c->Matrix(unique, dim));
+      return absl::OkStatus();
+    })
+    .Doc(R"doc(
+The gradients of tables of one width summed per unique key, table by table.
+
+Sums are taken in order of occurrence, whatever the number of threads.
+
+keys: for each table int64 [N]; keys may repeat.
+grads: for each table float32 [N, D].
+unique_keys: int64 [U], in order of first occurrence, those of one table after those of the other.
+table_splits: int64 [T + 1]: the unique keys of table t are [table_splits[t], table_splits[t + 1]).
+grad_unique: float32 [U, D].
+)doc");
+
 }  // namespace sparse_emb

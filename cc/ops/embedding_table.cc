@@ -21,6 +21,12 @@ REGISTER_OP("SparseEmb>EmbeddingTable")
     .Attr("initializer_a: float = -0.05")
     .Attr("initializer_b: float = 0.05")
     .Attr("seed: int = 0")
+    .Attr("has_padding: bool = false")
+    .Attr("padding_key: int = 0")
+    .Attr("max_norm: float = 0")
+    .Attr("norm_type: float = 2")
+    .Attr("num_counts: int = 0")
+    .Attr("count_decay: float = 1")
     .SetIsStateful()
     .SetShapeFn(ScalarShape)
     .Doc(R"doc(
@@ -35,6 +41,12 @@ max_rows: the table never holds more rows; -1: no bound.
 initializer: of rows: constant (value a), uniform (from a to b), normal or truncated_normal (mean a,
   standard deviation b).
 seed: of the initial rows.
+has_padding: whether there is a padding_key.
+padding_key: its initial row is zeros, lookups do not insert it and updates pass it over.
+max_norm: rows are scaled on lookup so that their norm is not beyond it; 0: no bound.
+norm_type: p of that norm, positive or infinity.
+num_counts: K, how many counts each row keeps.
+count_decay: what the counts are multiplied by at every update of the table, in (0, 1].
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableBind")
@@ -93,6 +105,78 @@ keys: int64 [N].
 present: bool [N].
 )doc");
 
+REGISTER_OP("SparseEmb>EmbeddingTableStatistics")
+    .Input("table: resource")
+    .Output("statistics: int64")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      c->set_output(0, c->Vector(7));
+      return absl::OkStatus();
+    })
+    .Doc(R"doc(
+How full an embedding table is, and how well its keys are spread. Reads the whole index.
+
+statistics: int64 [7]: rows; capacity, the rows that the index holds before it grows; probes, the
+  places of the index that finding every key once reads; the most that finding one key reads; bytes
+  of all; bytes of the embeddings; bytes of counts and optimizer state.
+)doc");
+
+REGISTER_OP("SparseEmb>EmbeddingTableCount")
+    .Input("table: resource")
+    .Input("keys: int64")
+    .Input("amounts: double")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle keys, amounts;
+      DimensionHandle n;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &keys));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 2, &amounts));
+      return c->Merge(c->Dim(keys, 0), c->Dim(amounts, 0), &n);
+    })
+    .Doc(R"doc(
+Adds to the counts of keys. Keys that are not in the table are passed over.
+
+keys: int64 [N], which differ.
+amounts: float64 [N, K].
+)doc");
+
+REGISTER_OP("SparseEmb>EmbeddingTableKeyCounts")
+    .Input("table: resource")
+    .Input("keys: int64")
+    .Output("counts: double")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle keys;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &keys));
+      c->set_output(0, c->Matrix(c->Dim(keys, 0), c->UnknownDim()));
+      return absl::OkStatus();
+    })
+    .Doc(R"doc(
+The counts of keys; zeros where a key is not in the table.
+
+keys: int64 [N].
+counts: float64 [N, K].
+)doc");
+
+REGISTER_OP("SparseEmb>EmbeddingTableScatterAdd")
+    .Input("table: resource")
+    .Input("keys: int64")
+    .Input("deltas: float")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle keys, deltas;
+      DimensionHandle n;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &keys));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 2, &deltas));
+      return c->Merge(c->Dim(keys, 0), c->Dim(deltas, 0), &n);
+    })
+    .Doc(R"doc(
+Adds to the embeddings of keys. A missing key is inserted with its initial row first.
+
+keys: int64 [N]; the deltas of a repeated key are summed in order.
+deltas: float32 [N, D].
+)doc");
+
 REGISTER_OP("SparseEmb>EmbeddingTableUpsert")
     .Input("table: resource")
     .Input("keys: int64")
@@ -136,21 +220,67 @@ Forgets all keys. The table keeps its binding to an update rule.
 
 REGISTER_OP("SparseEmb>EmbeddingTableExport")
     .Input("table: resource")
+    .Input("cursor: int64")
+    .Input("max_rows: int64")
     .Output("keys: int64")
     .Output("rows: float")
+    .Output("counts: double")
+    .Output("rule: string")
+    .Output("next: int64")
     .Attr("with_state: bool = false")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle scalar;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 0, &scalar));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 0, &scalar));
       const DimensionHandle size = c->UnknownDim();
       c->set_output(0, c->Vector(size));
       c->set_output(1, c->Matrix(size, c->UnknownDim()));
+      c->set_output(2, c->Matrix(size, c->UnknownDim()));
+      c->set_output(3, c->Scalar());
+      c->set_output(4, c->Scalar());
       return absl::OkStatus();
     })
     .Doc(R"doc(
-All keys and rows of an embedding table, in the storage's order.
+Keys and rows of an embedding table in the storage's order, all or a part of them.
 
+Rows that come or go between two parts may be missed or come twice.
+
+cursor: int64 scalar, 0 for the first part, then `next` of the part before.
+max_rows: int64 scalar, how many rows at most (storage unordered_map: a few more, the rest of a
+  bucket).
 keys: int64 [V].
 rows: float32 [V, D], or [V, D + S] with the optimizer's state.
+counts: float64 [V, K].
+rule: the update rule that the state is of; empty without one.
+next: int64 scalar, -1 after the last row.
+)doc");
+
+REGISTER_OP("SparseEmb>EmbeddingTableRestore")
+    .Input("table: resource")
+    .Input("keys: int64")
+    .Input("rows: float")
+    .Input("counts: double")
+    .Input("rule: string")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle keys, rows, counts, rule;
+      DimensionHandle n;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &keys));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 2, &rows));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(3), 2, &counts));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 0, &rule));
+      TF_RETURN_IF_ERROR(c->Merge(c->Dim(keys, 0), c->Dim(rows, 0), &n));
+      return c->Merge(n, c->Dim(counts, 0), &n);
+    })
+    .Doc(R"doc(
+Replaces all rows of an embedding table by what EmbeddingTableExport gave, of this table or another.
+
+keys: int64 [V], which differ.
+rows: float32 [V, D + S]. The state is kept if the table is bound to `rule`, otherwise it begins
+  anew; S may be 0.
+counts: float64 [V, K], or [V, 0]: the counts begin anew.
+rule: the update rule that the state is of.
 )doc");
 
 }  // namespace sparse_emb

@@ -91,7 +91,7 @@ void AddUpdatedRows(int64_t dim, Random* random, BitHash* hash) {
     row.resize(dim + info.state_width(dim));
     for (rule.step = 1; rule.step <= 20; ++rule.step) {
       float* address = row.data();
-      ApplyRule(rule, &address, random->Floats(dim).data(), 1, dim, &pool);
+      ApplyRule(rule, &address, random->Floats(dim).data(), 1, dim, dim, &pool);
       hash->Add(row);
     }
   }

@@ -242,17 +242,9 @@ void BindWithoutMemory(const std::string& storage) {
   EXPECT_EQ(now, initial);
 
   EXPECT_OK(table->Bind("row_wise_adam", state, &pool, &token));
-  std::vector<float> rows;
-  std::vector<int64_t> row_keys;
-  table->Export(true, [&](int64_t n, int64_t width) {
-    row_keys.resize(n);
-    rows.resize(n * width);
-    return Table::ExportBuffers(row_keys.data(), rows.data());
-  });
-  for (size_t i = 0; i < row_keys.size(); ++i) {
-    const float* row = rows.data() + i * (2 * kWidth + 1);
-    EXPECT_TRUE(std::equal(row, row + kWidth, initial.data() + row_keys[i] * kWidth));
-    EXPECT_TRUE(std::equal(row + kWidth, row + 2 * kWidth + 1, state.begin()));
+  for (const auto& [key, row] : ExportRows(table.get(), true)) {
+    EXPECT_TRUE(std::equal(row.begin(), row.begin() + kWidth, initial.data() + key * kWidth));
+    EXPECT_TRUE(std::equal(row.begin() + kWidth, row.end(), state.begin()));
   }
 }
 

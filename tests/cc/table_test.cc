@@ -1,6 +1,8 @@
 // Every storage is a map from keys to rows: random operations against a model.
 #include "cc/lib/table.h"
 
+#include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,16 +18,20 @@ namespace {
 // bit by bit: with any pool the results are the model's, so they do not depend on the pool.
 class RandomOperations {
  public:
-  RandomOperations(const TableOptions& options, std::vector<int64_t> keys, WorkerPool* pool)
+  RandomOperations(const TableOptions& options, std::vector<int64_t> keys, WorkerPool* pool,
+                   uint64_t seed = 42)
       : options_(options),
         all_keys_(std::move(keys)),
         pool_(pool),
         table_(NewTable(options)),
-        model_(options) {}
+        model_(options),
+        random_(seed) {}
 
   void Run(int64_t operations) {
-    Bind();
+    saved_ = ExportAll(table_.get(), true);
     for (int64_t i = 0; i < operations && !HasFailure(); ++i) {
+      // The first ones are to a table without an optimizer.
+      if (i == operations / 20) Bind();
       Step();
       EXPECT_EQ(table_->Size(), model_.size());
       if (HasFailure()) std::printf("  after %ld operations\n", static_cast<long>(i));
@@ -36,21 +42,29 @@ class RandomOperations {
  private:
   void Step() {
     const int64_t what = random_.Below(1000);
-    if (what < 500) {
+    if (what < 400) {
       Lookup();
-    } else if (what < 700) {
+    } else if (what < 550) {
       Update();
-    } else if (what < 800) {
+    } else if (what < 640) {
       Upsert();
-    } else if (what < 900) {
+    } else if (what < 720) {
+      ScatterAdd();
+    } else if (what < 800) {
       Remove();
-    } else if (what < 990) {
+    } else if (what < 860) {
       Contains();
-    } else if (what < 995) {
+    } else if (what < 920) {
+      Count();
+    } else if (what < 980) {
+      GetCounts();
+    } else if (what < 990) {
       Export();
-    } else if (what < 998) {
+    } else if (what < 995) {
+      Restore();
+    } else if (what < 999) {
       Bind();
-    } else if (random_.OneIn(3)) {
+    } else if (random_.OneIn(2)) {
       table_->Clear();
       model_.Clear();
     }
@@ -58,7 +72,10 @@ class RandomOperations {
 
   std::vector<int64_t> SomeKeys() {
     std::vector<int64_t> keys(random_.Below(random_.OneIn(50) ? 500 : 12));
-    for (int64_t& key : keys) key = all_keys_[random_.Below(all_keys_.size())];
+    for (int64_t& key : keys) {
+      key = all_keys_[random_.Below(all_keys_.size())];
+      if (options_.padding_key && random_.OneIn(20)) key = *options_.padding_key;
+    }
     if (keys.size() > 1) keys.back() = keys.front();
     return keys;
   }
@@ -70,6 +87,16 @@ class RandomOperations {
       if (seen.insert(key).second) keys.push_back(key);
     }
     return keys;
+  }
+
+  // Those of the padding key stay far within max_norm: beyond it they are padding_key_test.cc's.
+  std::vector<float> SomeRows(const std::vector<int64_t>& keys, int64_t width) {
+    std::vector<float> rows = random_.Floats(keys.size() * width);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (options_.padding_key != keys[i]) continue;
+      for (int64_t d = 0; d < width; ++d) rows[i * width + d] *= 0x1p-10f;
+    }
+    return rows;
   }
 
   void Lookup() {
@@ -85,16 +112,28 @@ class RandomOperations {
     const std::vector<int64_t> keys = DifferentKeys();
     const std::vector<float> grads = random_.Floats(keys.size() * options_.dim);
     ++rule_.step;
-    EXPECT_OK(table_->Update(keys.data(), grads.data(), keys.size(), rule_,
-                             random_.OneIn(2) ? token_ : 0, random_.OneIn(2), pool_));
+    const Status status = table_->Update(keys.data(), grads.data(), keys.size(), rule_,
+                                         random_.OneIn(2) ? token_ : 0, random_.OneIn(2), pool_);
+    if (model_.rule().empty()) {
+      EXPECT_ERROR(status, Code::kFailedPrecondition, "is bound to no optimizer");
+      return;
+    }
+    EXPECT_OK(status);
     model_.Update(keys, grads, rule_);
   }
 
   void Upsert() {
     const std::vector<int64_t> keys = SomeKeys();
-    const std::vector<float> rows = random_.Floats(keys.size() * options_.dim);
+    const std::vector<float> rows = SomeRows(keys, options_.dim);
     EXPECT_OK(table_->Upsert(keys.data(), rows.data(), keys.size(), pool_));
     model_.Upsert(keys, rows);
+  }
+
+  void ScatterAdd() {
+    const std::vector<int64_t> keys = SomeKeys();
+    const std::vector<float> deltas = SomeRows(keys, options_.dim);
+    EXPECT_OK(table_->ScatterAdd(keys.data(), deltas.data(), keys.size(), pool_));
+    model_.ScatterAdd(keys, deltas);
   }
 
   void Remove() {
@@ -110,9 +149,63 @@ class RandomOperations {
     for (size_t i = 0; i < keys.size(); ++i) EXPECT_EQ(out[i], model_.Contains(keys[i]));
   }
 
+  std::vector<double> SomeAmounts(int64_t n) {
+    std::vector<double> amounts(n * options_.key_counts.width);
+    for (double& amount : amounts) amount = random_.OneIn(30) ? 0x1p40 : random_.Below(4);
+    return amounts;
+  }
+
+  void Count() {
+    if (options_.key_counts.width == 0) return;  // key_counts_test.cc's
+    const std::vector<int64_t> keys = DifferentKeys();
+    const std::vector<double> amounts = SomeAmounts(keys.size());
+    EXPECT_OK(table_->Count(keys.data(), amounts.data(), keys.size(), pool_));
+    model_.Count(keys, amounts);
+  }
+
+  // The model decays its counts at each step, the table all steps at once.
+  void ExpectCounts(const std::vector<double>& got, const std::vector<double>& want) {
+    EXPECT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-9 * want[i]);
+  }
+
+  void GetCounts() {
+    const std::vector<int64_t> keys = SomeKeys();
+    std::vector<double> out(keys.size() * options_.key_counts.width, -9.0);
+    EXPECT_OK(table_->GetCounts(keys.data(), keys.size(), out.data(), pool_));
+    ExpectCounts(out, model_.GetCounts(keys));
+  }
+
+  // In parts of random size.
   void Export() {
     const bool with_state = random_.OneIn(2);
-    ExpectSameRows(ExportRows(table_.get(), with_state), model_.Export(with_state));
+    const int64_t most = random_.OneIn(5) ? kNoLimit : 1 + random_.Below(2 * all_keys_.size());
+    Content content;
+    int64_t next = 0;
+    do {
+      next = ExportPart(table_.get(), with_state, next, 1 + random_.Below(most), &content);
+    } while (next != -1 && !HasFailure());
+    EXPECT_EQ(content.rule, model_.rule());
+    EXPECT_EQ(content.num_counts, options_.key_counts.width);
+    ExpectSameRows(content.RowsByKey(), model_.Export(with_state));
+    ExpectCounts(content.counts, model_.GetCounts(content.keys));
+    if (random_.OneIn(3)) saved_ = content;
+  }
+
+  // By rows that were exported before, perhaps under another optimizer, or by any.
+  void Restore() {
+    Content content = saved_;
+    if (random_.OneIn(2)) {
+      content = ExportAll(table_.get(), false);  // the rule and the counts
+      content.keys = DifferentKeys();
+      content.width = options_.dim + random_.Below(3) * random_.Below(options_.dim + 2);
+      content.rows = SomeRows(content.keys, content.width);
+      content.counts = SomeAmounts(content.size());
+      if (random_.OneIn(4)) content.rule = "sgd";
+    }
+    if (random_.OneIn(4)) content.counts.clear();
+    EXPECT_OK(table_->Restore(content.view(), content.rule, pool_));
+    model_.Restore(content);
   }
 
   void Bind() {
@@ -126,7 +219,7 @@ class RandomOperations {
     const int64_t old_token = token_;
     EXPECT_OK(table_->Bind(rule_.rule, state, pool_, &token_));
     EXPECT_TRUE(token_ != 0 && token_ != old_token);
-    model_.Bind(state);
+    model_.Bind(rule_.rule, state);
   }
 
   const TableOptions options_;
@@ -134,18 +227,36 @@ class RandomOperations {
   WorkerPool* const pool_;
   const std::unique_ptr<Table> table_;
   TableModel model_;
-  Random random_{42};
-  RuleCall rule_;
+  Random random_;
+  RuleCall rule_{"sgd", {0.1f, 0.01f}, 1};
   int64_t token_ = 0;
+  Content saved_;
 };
 
+// With a padding key or not, max_norm or not, counts or not.
+std::vector<TableOptions> EveryOption(const TableOptions& plain, int64_t padding_key) {
+  static const MaxNorm kNorms[] = {{0.7f, 2.0f}, {1.4f, 1.0f}, {0.4f, INFINITY}, {6.0f, 0.5f}};
+  std::vector<TableOptions> all(8, plain);
+  for (int i = 0; i < 8; ++i) {
+    if (i & 1) all[i].padding_key = padding_key;
+    if (i & 2) all[i].max_norm = kNorms[(i & 1) + (i & 4) / 2];
+    if (i & 4) all[i].key_counts = {i & 1 ? 3 : 1, i & 2 ? 0.5 : 1.0};
+  }
+  return all;
+}
+
 void RunOnEveryStorage(int64_t operations, int64_t dim, WorkerPool* pool) {
+  uint64_t seed = 42;
   for (const std::string storage : kAllStorages) {
-    SCOPED_TRACE(storage, " with ", pool->num_threads(), " threads");
     const bool index = storage == "index";
-    RandomOperations(UniformTable(storage, dim, index ? 900 : -1),
-                     index ? DenseKeys(900) : HardKeys(400), pool)
-        .Run(Repeats(operations));
+    const std::vector<int64_t> keys = index ? DenseKeys(900) : HardKeys(400);
+    for (const TableOptions& options :
+         EveryOption(UniformTable(storage, dim, index ? 900 : -1), keys[keys.size() / 2])) {
+      SCOPED_TRACE(storage, ", padding key ", options.padding_key.has_value(), ", max_norm ",
+                   options.max_norm.limit, ", ", options.key_counts.width, " counts, ",
+                   pool->num_threads(), " threads");
+      RandomOperations(options, keys, pool, seed++).Run(Repeats(operations / 8));
+    }
   }
 }
 
@@ -156,12 +267,12 @@ TEST(EveryStorageIsAMapFromKeysToRows) {
 
 TEST(EveryStorageGivesTheSameBitsWithFourThreads) {
   StdThreadPool pool(4);
-  RunOnEveryStorage(2000, 5, &pool);
+  RunOnEveryStorage(1200, 5, &pool);
 }
 
 TEST(RowsWiderThanAVectorRegisterAreKeptWhole) {
   SerialPool pool;
-  RunOnEveryStorage(5000, 67, &pool);
+  RunOnEveryStorage(10000, 67, &pool);
 }
 
 // The keys of an index table fill its shards exactly, in part, or leave some empty.
@@ -177,6 +288,30 @@ TEST(AnIndexTableTakesEveryInputDim) {
 TEST(AHashStorageWithInputDimIsTheSameMap) {
   SerialPool pool;
   RandomOperations(UniformTable("slab", 3, 100), DenseKeys(100), &pool).Run(Repeats(2000));
+}
+
+// A sum of many deltas is cut up among four threads.
+TEST(ScatterAddGivesTheSameBitsWithAnyThreads) {
+  constexpr int64_t kDim = 17, kKeys = 300, kDeltas = 5000;
+  for (const std::string storage : kAllStorages) {
+    Random random(3);
+    std::vector<int64_t> keys(kDeltas);
+    for (int64_t& key : keys) key = random.Below(1 + random.Below(kKeys));
+    const std::vector<float> deltas = random.Floats(kDeltas * kDim);
+    const TableOptions options = UniformTable(storage, kDim, kKeys);
+    TableModel model(options);
+    model.ScatterAdd(keys, deltas);
+    model.ScatterAdd(keys, deltas);
+    for (int threads : {1, 2, 4}) {
+      SCOPED_TRACE(storage, ", ", threads, " threads");
+      StdThreadPool pool(threads);
+      const auto table = NewTable(options);
+      for (int i = 0; i < 2; ++i) {
+        EXPECT_OK(table->ScatterAdd(keys.data(), deltas.data(), kDeltas, &pool));
+      }
+      ExpectSameRows(ExportRows(table.get(), false), model.Export(false));
+    }
+  }
 }
 
 // A full index table skips its flags; that must end with the first removal.

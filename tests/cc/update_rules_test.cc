@@ -116,7 +116,7 @@ TEST(RulesFollowTheirFormulasFor50Steps) {
       // A gradient of zeros, and one of another size.
       std::fill(grads.begin(), grads.begin() + dim, 0.0f);
       for (int64_t d = 0; d < dim; ++d) grads[dim + d] *= 1e-3f;
-      ApplyRule(call, rows.addresses.data(), grads.data(), kRows, dim, &pool);
+      ApplyRule(call, rows.addresses.data(), grads.data(), kRows, dim, dim, &pool);
       for (int64_t i = 0; i < kRows; ++i) {
         c.twin(&w[i], &s[i], Doubles(&grads[i * dim], &grads[i * dim] + dim),
                Doubles(call.hypers.begin(), call.hypers.end()), t);
@@ -139,7 +139,7 @@ TEST(RulesGiveTheSameBitsWithAnyThreads) {
       SomeRows rows(c, dim, kRows);
       StdThreadPool pool(threads);
       for (int step = 0; step < 3; ++step) {
-        ApplyRule(c.call, rows.addresses.data(), grads.data(), kRows, dim, &pool);
+        ApplyRule(c.call, rows.addresses.data(), grads.data(), kRows, dim, dim, &pool);
       }
       if (threads == 1) first = rows.values;
       EXPECT_EQ(rows.values, first);
@@ -154,9 +154,9 @@ TEST(RowsThatAreNotNamedDoNotChange) {
     const std::vector<float> before = rows.values;
     const std::vector<float> grads = Random(6).Floats(dim);
     SerialPool pool;
-    ApplyRule(c.call, rows.addresses.data(), nullptr, 0, dim, &pool);
+    ApplyRule(c.call, rows.addresses.data(), nullptr, 0, dim, dim, &pool);
     EXPECT_EQ(rows.values, before);
-    ApplyRule(c.call, &rows.addresses[3], grads.data(), 1, dim, &pool);
+    ApplyRule(c.call, &rows.addresses[3], grads.data(), 1, dim, dim, &pool);
     const int64_t width = rows.values.size() / kRows;
     for (int64_t i = 0; i < kRows; ++i) {
       const bool same =
@@ -175,7 +175,7 @@ TEST(AdamCorrectsTheBiasAtAnyStep) {
     const std::vector<float> grad = {0.5f, -2.0f};
     float* address = row.data();
     SerialPool pool;
-    ApplyRule(call, &address, grad.data(), 1, 2, &pool);
+    ApplyRule(call, &address, grad.data(), 1, 2, 2, &pool);
     RowWiseAdamTwin(&w, &s, {0.5, -2}, Doubles(call.hypers.begin(), call.hypers.end()), step);
     for (int d = 0; d < 2; ++d) EXPECT_NEAR(row[d], w[d], 1e-7);
   }

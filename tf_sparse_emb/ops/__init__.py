@@ -8,6 +8,7 @@ from tf_sparse_emb.ops.embedding_duplicate import embedding_duplicate
 from tf_sparse_emb.ops.embedding_grad_reduce import embedding_grad_reduce
 from tf_sparse_emb.ops.embedding_key_dedup import KeyDedup, embedding_key_dedup
 from tf_sparse_emb.ops.embedding_lookup import embedding_lookup
+from tf_sparse_emb.ops.embedding_max_pool import embedding_max_pool
 from tf_sparse_emb.ops.embedding_update import embedding_update
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "embedding_grad_reduce",
     "embedding_key_dedup",
     "embedding_lookup",
+    "embedding_max_pool",
     "embedding_update",
 ]

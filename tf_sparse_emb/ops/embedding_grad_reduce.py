@@ -50,6 +50,22 @@ def embedding_grad_reduce(
     return grad_unique if unique_keys is None else (grad_unique, unique_keys)
 
 
+def grad_reduce_by_key(keys, grads):
+    """Sums the gradients of T tables of one width per unique key, table by table.
+
+    Args:
+        keys: list of T int64 [N], which may repeat.
+        grads: list of T float32 [N, D].
+
+    Returns:
+        unique_keys int64 [U], table_splits int64 [T + 1], which says whose keys stand where, and the sums [U, D].
+    """
+    return library.sparse_emb_embedding_grad_reduce_by_key(keys=keys, grads=grads)
+
+
+tf.no_gradient("SparseEmb>EmbeddingGradReduceByKey")
+
+
 @tf.RegisterGradient("SparseEmb>EmbeddingGradReduce")
 def _embedding_grad_reduce_gradient(op, grad):
     bag_grad, inverse = op.inputs[0], op.inputs[1]

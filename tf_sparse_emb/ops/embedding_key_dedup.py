@@ -34,7 +34,22 @@ def embedding_key_dedup(keys):
         TypeError: if keys are of another dtype.
         ValueError, tf.errors.InvalidArgumentError: if keys are not of rank 1.
     """
-    return KeyDedup(*library.sparse_emb_embedding_key_dedup(as_keys(keys)))
+    return KeyDedup(*library.sparse_emb_embedding_key_dedup(keys=as_keys(keys), feature_splits=[])[:3])
+
+
+def key_dedup_by_table(keys, feature_splits, tables):
+    """The same for the keys of several features on several tables, table by table.
+
+    Args:
+        keys: int64 [N].
+        feature_splits: int64 [F + 1]: the keys of feature f stand from feature_splits[f] to feature_splits[f + 1] - 1.
+        tables: list of F ints, the number of each feature's table.
+
+    Returns:
+        unique_keys, inverse, counts, and table_splits int64 [T + 1]: where the unique keys of each table stand.
+    """
+    splits = [] if len(tables) == 1 else [feature_splits]
+    return library.sparse_emb_embedding_key_dedup(keys=keys, feature_splits=splits, tables=tables)
 
 
 tf.no_gradient("SparseEmb>EmbeddingKeyDedup")

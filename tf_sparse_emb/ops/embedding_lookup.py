@@ -25,7 +25,8 @@ def check_missing(missing):
 def embedding_lookup(table, keys, *, insert=False, missing="initial"):
     """Looks up one row per key.
 
-    A key that is not in the table reads as its initial row, a function of (seed, key) alone. The gradient
+    A key that is not in the table reads as its initial row, a function of (seed, key) alone. A row beyond the table's
+    max_norm is scaled, with `insert` in the table, without in the output alone. The gradient
     reaches the table's variable as `tf.IndexedSlices(grad, keys)`; look up unique keys (`embedding_key_dedup`) to
     move each row once.
 
@@ -51,20 +52,38 @@ def embedding_lookup(table, keys, *, insert=False, missing="initial"):
     check_table(table)
     check_missing(missing)
     keys = as_keys(keys)
-    rows = library.sparse_emb_embedding_lookup(
-        table=table.table_handle,
-        keys=tf.reshape(keys, [-1]),
-        anchor=table.value,
-        insert=insert,
-        missing=missing,
-    )
+    rows = lookup_tables([table], tf.reshape(keys, [-1]), None, insert=insert, missing=missing)
     if keys.shape.rank == 1:
         return rows
     return tf.ensure_shape(tf.reshape(rows, tf.concat([tf.shape(keys), [table.dim]], 0)), keys.shape + [table.dim])
 
 
+def lookup_tables(tables, keys, table_splits, *, insert, missing):
+    """The rows [N, D] of keys int64 [N] of tables of one width; table_splits [T + 1] says whose keys stand where."""
+    return library.sparse_emb_embedding_lookup(
+        tables=[table.table_handle for table in tables],
+        keys=keys,
+        table_splits=[] if len(tables) == 1 else [table_splits],
+        anchors=[table.value for table in tables],
+        insert=insert,
+        missing=missing,
+    )
+
+
 @tf.RegisterGradient("SparseEmb>EmbeddingLookup")
 def _embedding_lookup_gradient(op, grad):
-    keys, anchor = op.inputs[1], op.inputs[2]
-    dense_shape = tf.constant([MAX_KEYS, anchor.shape[1]], tf.int64)
-    return None, None, tf.IndexedSlices(tf.convert_to_tensor(grad), keys, dense_shape)
+    num_tables = op.get_attr("num_tables")
+    keys, anchors = op.inputs[num_tables], op.inputs[-num_tables:]
+    dense_shape = tf.constant([MAX_KEYS, anchors[0].shape[1]], tf.int64)
+    grad = tf.convert_to_tensor(grad)
+    if num_tables == 1:
+        return None, None, tf.IndexedSlices(grad, keys, dense_shape)
+    table_splits = op.inputs[num_tables + 1]
+    sizes = table_splits[1:] - table_splits[:-1]
+    slices = [
+        tf.IndexedSlices(table_grad, table_keys, dense_shape)
+        for table_grad, table_keys in zip(
+            tf.split(grad, sizes, num=num_tables), tf.split(keys, sizes, num=num_tables), strict=True
+        )
+    ]
+    return [None] * (num_tables + 2) + slices

@@ -47,20 +47,54 @@ def embedding_update(
         tf.errors.FailedPreconditionError: if the table is not bound to the rule, or not by this binding.
     """
     check_table(table)
+    return update_tables(
+        [table],
+        as_keys(keys),
+        None,
+        grads,
+        rule,
+        step=step,
+        bindings=[binding],
+        keys_differ=keys_differ,
+        check_finite=check_finite,
+        **hyperparameters,
+    )
+
+
+def update_tables(
+    tables,
+    keys,
+    table_splits,
+    grads,
+    rule,
+    *,
+    step,
+    bindings,
+    keys_differ,
+    check_finite,
+    **hyperparameters,
+):
+    """`embedding_update` of several tables of one width; table_splits [T + 1] says whose keys [U] stand where."""
     values = get_rule(rule).hyper_values(hyperparameters)
     return library.sparse_emb_embedding_update(
-        table=table.table_handle,
-        keys=as_keys(keys),
+        tables=[table.table_handle for table in tables],
+        keys=keys,
+        table_splits=[] if len(tables) == 1 else [table_splits],
         grads=grads,
         hypers=tf.stack([tf.cast(value, tf.float32) for value in values]),
         step=tf.cast(step, tf.int64),
         rule=rule,
-        binding=binding,
+        bindings=bindings,
         keys_differ=keys_differ,
         check_finite=check_finite,
     )
 
 
-def check_finite(keys, grads, table_name):
+def check_finite(keys, table_splits, grads, table_names):
     """An op that fails unless all of grads [U, D] are finite; the error names the table and the key."""
-    return library.sparse_emb_embedding_check_finite(keys=keys, grads=grads, table_name=table_name)
+    return library.sparse_emb_embedding_check_finite(
+        keys=keys,
+        table_splits=[] if len(table_names) == 1 else [table_splits],
+        grads=grads,
+        table_names=table_names,
+    )

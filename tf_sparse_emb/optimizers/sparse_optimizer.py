@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb import ops
-from tf_sparse_emb.ops.embedding_update import check_finite
+from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
+from tf_sparse_emb.ops.embedding_update import check_finite, update_tables
 from tf_sparse_emb.variable import EmbeddingVariable
 
 _NOT_SAVED = (
@@ -41,6 +42,26 @@ class _Bound:
         self.slots = {}  # key of a plain variable -> {slot name: variable}
         self.row_wise = set()  # keys of the plain variables with row-wise state
         self.learning_rate = None  # of the step under way
+
+
+class TableGroup:
+    """Tables of one width that a step updates by one op; it stands where a variable would.
+
+    Attributes:
+        tables: list of T `tse.EmbeddingVariable`.
+        shape: that of each, (0, D).
+        table_splits: int64 [T + 1]: the unique keys of table t stand from table_splits[t] to table_splits[t + 1] - 1.
+    """
+
+    def __init__(self, tables, table_splits):
+        self.tables, self.table_splits = tables, table_splits
+        self.shape = tables[0].shape
+
+    def split(self, values):
+        """Returns values [U, ...] as a list of those of each table."""
+        if len(self.tables) == 1:
+            return [values]
+        return tf.split(values, self.table_splits[1:] - self.table_splits[:-1], num=len(self.tables))
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
@@ -176,23 +197,50 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._check_variables_are_known(variables)
         grads, variables = self._filter_empty_gradients(grads, variables)
         with tf.name_scope(self.name):
-            grads = [self._unscale(_sum_repeats(grad)) for grad in grads]
-            checks = self._checks(grads, variables)
-            clipped = self._clip_gradients(grads)
+            grads, targets = self._group_tables(grads, variables)
+            grads = [self._unscale(grad) for grad in grads]
+            checks = self._checks(grads, targets)
+            clipped = self._clip_gradients(grads, targets)
             if clipped is not grads:  # a norm can overflow
-                checks += self._checks(clipped, variables)
+                checks += self._checks(clipped, targets)
             with tf.control_dependencies(checks):
-                self._update(clipped, variables)
+                self._update(clipped, targets)
                 self._iterations.assign_add(1)
 
-    def _update(self, grads, variables):
+    def _group_tables(self, grads, variables):
+        """Sums the gradients of repeated keys, and puts tables of one width together.
+
+        Returns:
+            A list of gradients, and one of what they are of: a `TableGroup` or a plain variable.
+        """
+        groups, plain = {}, []
+        for grad, variable in zip(grads, variables, strict=True):
+            if self._var_key(variable) not in self._bound.tables:
+                plain.append((_sum_repeats(grad), variable))
+                continue
+            if not isinstance(grad, tf.IndexedSlices):
+                raise TypeError(
+                    f"the gradient of embedding table '{variable.path}' must be tf.IndexedSlices, got a dense tensor"
+                )
+            groups.setdefault((variable.dim, bool(self._decay(variable))), []).append((grad, variable))
+        grouped = []
+        for members in groups.values():
+            keys, table_splits, values = grad_reduce_by_key(
+                [tf.cast(grad.indices, tf.int64) for grad, _ in members],
+                [tf.cast(grad.values, tf.float32) for grad, _ in members],
+            )
+            group = TableGroup([variable for _, variable in members], table_splits)
+            grouped.append((tf.IndexedSlices(values, keys, members[0][0].dense_shape), group))
+        return [list(column) for column in zip(*grouped, *plain, strict=True)]
+
+    def _update(self, grads, targets):
         learning_rate = self.learning_rate
         plain = []
-        for grad, variable in zip(grads, variables, strict=True):
-            if self._var_key(variable) in self._bound.tables:
-                self.update_step(grad, variable, learning_rate)
+        for grad, target in zip(grads, targets, strict=True):
+            if isinstance(target, TableGroup):
+                self.update_step(grad, target.tables[0] if len(target.tables) == 1 else target, learning_rate)
             else:
-                plain.append((grad, variable))
+                plain.append((grad, target))
         if not plain:
             return
         plain_grads, plain_variables = zip(*plain, strict=True)
@@ -213,25 +261,32 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             self._bound.learning_rate = None
 
     def _resource_apply_sparse(self, grad, var, indices):
-        """Applies the rule to the rows of `indices`, which differ, as in TensorFlow's own hook of this name."""
-        key = self._var_key(var)
-        table = self._bound.tables.get(key)
-        if table is not None:
-            return ops.embedding_update(
-                table,
+        """Applies the rule to the rows of `indices`, which differ, as in TensorFlow's own hook of this name.
+
+        `var` is a plain variable, a table, or a `TableGroup` of several, whose keys stand one after the other.
+        """
+        if isinstance(var, TableGroup) or self._var_key(var) in self._bound.tables:
+            group = var if isinstance(var, TableGroup) else TableGroup([var], None)
+            update = update_tables(
+                group.tables,
                 indices,
+                group.table_splits,
                 grad,
                 self.rule,
                 step=self.iterations + 1,
-                binding=self._bound.bindings[key],
+                bindings=[self._bound.bindings[self._var_key(table)] for table in group.tables],
                 keys_differ=True,
                 check_finite=False,
                 learning_rate=self._rate(),
-                weight_decay=self._decay(table),
+                weight_decay=self._decay(group.tables[0]),
                 **self._hypers(),
             )
+            with tf.control_dependencies([] if update is None else [update]):
+                for table, keys in zip(group.tables, group.split(indices), strict=True):
+                    _constrain(table, keys)
+            return update
         # ResourceGather and ResourceScatterUpdate touch the rows named and nothing else.
-        slots = self._bound.slots[key]
+        slots = self._bound.slots[self._var_key(var)]
         rows = _gather(var, indices)
         slot_rows = {name: _gather(slot.value, indices) for name, slot in slots.items()}
         rows, slot_rows = self._apply_rule(var, rows, tf.cast(grad, var.dtype), slot_rows)
@@ -241,12 +296,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def _resource_apply_dense(self, grad, var):
         """Applies the rule to the whole variable."""
-        key = self._var_key(var)
-        if key in self._bound.tables:
-            raise TypeError(
-                f"the gradient of embedding table '{var.name}' must be tf.IndexedSlices, got a dense tensor"
-            )
-        slots = self._bound.slots[key]
+        slots = self._bound.slots[self._var_key(var)]
         values = {name: tf.convert_to_tensor(slot.value) for name, slot in slots.items()}
         new_value, values = self._apply_rule(var, tf.convert_to_tensor(var), tf.cast(grad, var.dtype), values)
         for name, slot in slots.items():
@@ -278,9 +328,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             return grad
         return _map_values(lambda values: values / self.loss_scale_factor, grad)
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads, targets):
         if self.clipnorm and self.clipnorm > 0:
-            return [_map_values(lambda values: tf.clip_by_norm(values, self.clipnorm), grad) for grad in grads]
+            return [
+                _map_values(lambda values, target=target: self._clip_norms(values, target), grad)
+                for grad, target in zip(grads, targets, strict=True)
+            ]
         if self.clipvalue and self.clipvalue > 0:
             clip = self.clipvalue
             return [_map_values(lambda values: tf.clip_by_value(values, -clip, clip), grad) for grad in grads]
@@ -288,17 +341,24 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]
         return grads
 
-    def _checks(self, grads, variables):
+    def _clip_norms(self, values, target):
+        """Clips the norm of each variable's gradient, each table's of a group."""
+        parts = target.split(values) if isinstance(target, TableGroup) else [values]
+        parts = [tf.clip_by_norm(part, self.clipnorm) for part in parts]
+        return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+
+    def _checks(self, grads, targets):
         """Ops that fail unless all gradients are finite; in eager mode they have failed by now."""
         if not self.check_finite:
             return []
         checks = []
-        for grad, variable in zip(grads, variables, strict=True):
-            if self._var_key(variable) in self._bound.tables and isinstance(grad, tf.IndexedSlices):
-                checks.append(check_finite(grad.indices, grad.values, _path(variable)))
+        for grad, target in zip(grads, targets, strict=True):
+            if isinstance(target, TableGroup):
+                names = [_path(table) for table in target.tables]
+                checks.append(check_finite(grad.indices, target.table_splits, grad.values, names))
             else:
                 values = grad.values if isinstance(grad, tf.IndexedSlices) else grad
-                message = f"the gradient of variable '{_path(variable)}' is not finite"
+                message = f"the gradient of variable '{_path(target)}' is not finite"
                 checks.append(tf.debugging.assert_all_finite(values, message))
         return [check for check in checks if check is not None]
 
@@ -371,6 +431,15 @@ def _sum_repeats(grad):
     else:
         summed = tf.math.unsorted_segment_sum(grad.values, inverse, tf.size(unique))
     return tf.IndexedSlices(summed, unique, grad.dense_shape)
+
+
+def _constrain(table, keys):
+    """Applies a table's constraint to the rows of keys, but for the padding key's."""
+    if table.constraint is None:
+        return
+    if table.padding_key is not None:
+        keys = tf.boolean_mask(keys, keys != table.padding_key)
+    table.upsert(keys, table.constraint(table.lookup(keys)))
 
 
 def _gather(variable, indices):

@@ -1,0 +1,163 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cc/kernels/adapters.h"
+#include "cc/kernels/bag_inputs.h"
+#include "cc/lib/feature_bags.h"
+#include "tensorflow/core/framework/op_kernel.h"
+
+namespace sparse_emb {
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpInputList;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+class EmbeddingBagsOp : public OpKernel {
+ public:
+  explicit EmbeddingBagsOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    std::vector<int64_t> skipped, skipped_counts, max_lengths, input_dims;
+    std::vector<std::string> names;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("names", &names));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("kinds", &kinds_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("skipped", &skipped));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("skipped_counts", &skipped_counts));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("max_lengths", &max_lengths));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("input_dims", &input_dims));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("with_kept", &with_kept_));
+    auto next = skipped.begin();
+    for (size_t f = 0; f < names.size(); ++f) {
+      FeatureKeys feature = {};
+      feature.name = names[f];
+      feature.max_length = max_lengths.empty() ? -1 : max_lengths[f];
+      feature.input_dim = input_dims.empty() ? -1 : input_dims[f];
+      if (!skipped_counts.empty()) {
+        feature.skipped.assign(next, next + skipped_counts[f]);
+        next += skipped_counts[f];
+      }
+      features_.push_back(std::move(feature));
+    }
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    OpInputList keys, row_splits;
+    OP_REQUIRES_OK(ctx, ctx->input_list("keys", &keys));
+    OP_REQUIRES_OK(ctx, ctx->input_list("row_splits", &row_splits));
+    std::vector<FeatureKeys> features = features_;
+    int64_t num_keys = 0, num_bags = 0;
+    bool keeps_all = true;
+    int ragged = 0;
+    for (int f = 0; f < keys.size(); ++f) {
+      FeatureKeys* feature = &features[f];
+      OP_REQUIRES_OK(ctx, SetKeys(keys[f], kinds_[f], row_splits, &ragged, feature));
+      OP_REQUIRES_OK(ctx, CheckRange(*feature, keys[f]));
+      num_keys += feature->n;
+      num_bags += feature->num_bags;
+      keeps_all = keeps_all && feature->keeps_all();
+    }
+
+    // Where keys are left out, their number is known only at the end. A single feature that keeps
+    // all lends its buffer.
+    Tensor bag_keys, kept;
+    Tensor *feature_splits, *first_bags, *bag_splits;
+    const bool lends = keys.size() == 1 && keeps_all;
+    if (lends) {
+      OP_REQUIRES(ctx, bag_keys.CopyFrom(keys[0], TensorShape({num_keys})),
+                  absl::InternalError("keys cannot be taken flat"));
+    } else {
+      OP_REQUIRES_OK(ctx,
+                     ctx->allocate_temp(tensorflow::DT_INT64, TensorShape({num_keys}), &bag_keys));
+    }
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT64,
+                                           TensorShape({with_kept_ ? num_keys : 0}), &kept));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({keys.size() + 1}), &feature_splits));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({keys.size() + 1}), &first_bags));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(3, TensorShape({num_bags + 1}), &bag_splits));
+    int64_t* splits = bag_splits->vec<int64_t>().data();
+    int64_t* kept_to = with_kept_ ? kept.vec<int64_t>().data() : nullptr;
+    *splits++ = 0;
+    feature_splits->vec<int64_t>()(0) = 0;
+    first_bags->vec<int64_t>()(0) = 0;
+    int64_t size = 0, position = 0;
+    for (int f = 0; f < keys.size(); ++f) {
+      if (lends) {
+        for (int64_t b = 0; b < num_bags; ++b) splits[b] = features[f].begin(b + 1);
+        for (int64_t i = 0; with_kept_ && i < num_keys; ++i) kept_to[i] = i;
+        size = num_keys;
+      } else {
+        AppendBags(features[f], position, &size, bag_keys.vec<int64_t>().data(), splits, kept_to);
+      }
+      splits += features[f].num_bags;
+      position += features[f].n;
+      feature_splits->vec<int64_t>()(f + 1) = size;
+      first_bags->vec<int64_t>()(f + 1) = first_bags->vec<int64_t>()(f) + features[f].num_bags;
+    }
+    ctx->set_output(0, size == num_keys ? bag_keys : bag_keys.Slice(0, size));
+    ctx->set_output(4, with_kept_ && size != num_keys ? kept.Slice(0, size) : kept);
+  }
+
+ private:
+  static absl::Status SetKeys(const Tensor& keys, const std::string& kind,
+                              const OpInputList& row_splits, int* ragged, FeatureKeys* feature) {
+    feature->keys = keys.flat<int64_t>().data();
+    feature->n = keys.NumElements();
+    if (kind == "ragged") {
+      const Tensor& splits = row_splits[(*ragged)++];
+      absl::Status status = CheckRank("keys", keys, 1);
+      if (status.ok()) status = CheckSplits("row_splits", splits, feature->n);
+      if (!status.ok()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("feature '", feature->name, "': ", status.message()));
+      }
+      feature->splits = splits.vec<int64_t>().data();
+      feature->num_bags = splits.NumElements() - 1;
+    } else if (kind == "last_axis") {
+      if (keys.dims() == 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("keys of feature '", feature->name, "' must have an axis, got a scalar"));
+      }
+      feature->bag_size = keys.dim_size(keys.dims() - 1);
+      feature->num_bags = 1;
+      for (int axis = 0; axis < keys.dims() - 1; ++axis) feature->num_bags *= keys.dim_size(axis);
+    } else {
+      feature->bag_size = 1;
+      feature->num_bags = feature->n;
+    }
+    return absl::OkStatus();
+  }
+
+  // Names the position as [i, j, ...] of the keys' shape, or as [bag, i] of ragged keys.
+  static absl::Status CheckRange(const FeatureKeys& feature, const Tensor& keys) {
+    const int64_t found = FirstOutOfRange(feature);
+    if (found < 0) return absl::OkStatus();
+    std::vector<int64_t> index;
+    if (feature.splits != nullptr) {
+      const int64_t* end = feature.splits + feature.num_bags + 1;
+      const int64_t bag = std::upper_bound(feature.splits, end, found) - feature.splits - 1;
+      index = {bag, found - feature.splits[bag]};
+    } else {
+      int64_t rest = found;
+      for (int axis = keys.dims() - 1; axis >= 0; --axis) {
+        index.insert(index.begin(), rest % keys.dim_size(axis));
+        rest /= keys.dim_size(axis);
+      }
+    }
+    std::string at;
+    for (int64_t i : index) absl::StrAppend(&at, at.empty() ? "" : ", ", i);
+    return absl::InvalidArgumentError(absl::StrCat("keys must be in [0, ", feature.input_dim,
+                                                   "), got keys[", at, "] = ", feature.keys[found],
+                                                   " (", feature.name, ")"));
+  }
+
+  std::vector<FeatureKeys> features_;  // without their keys
+  std::vector<std::string> kinds_;
+  bool with_kept_;
+};
+
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingBags").Device(DEVICE_CPU), EmbeddingBagsOp);
+
+}  // namespace sparse_emb

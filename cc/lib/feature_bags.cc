@@ -1,0 +1,41 @@
+#include "cc/lib/feature_bags.h"
+
+#include <numeric>
+
+namespace sparse_emb {
+
+int64_t FirstOutOfRange(const FeatureKeys& feature) {
+  if (feature.input_dim < 0) return -1;
+  const uint64_t input_dim = static_cast<uint64_t>(feature.input_dim);
+  for (int64_t i = 0; i < feature.n; ++i) {
+    const int64_t key = feature.keys[i];
+    if (static_cast<uint64_t>(key) >= input_dim && !feature.Skips(key)) return i;
+  }
+  return -1;
+}
+
+void AppendBags(const FeatureKeys& feature, int64_t position, int64_t* size, int64_t* keys,
+                int64_t* splits_end, int64_t* kept) {
+  if (feature.keeps_all()) {
+    std::copy(feature.keys, feature.keys + feature.n, keys + *size);
+    if (kept != nullptr) std::iota(kept + *size, kept + *size + feature.n, position);
+    if (splits_end != nullptr) {
+      for (int64_t b = 0; b < feature.num_bags; ++b) splits_end[b] = *size + feature.begin(b + 1);
+    }
+    *size += feature.n;
+    return;
+  }
+  for (int64_t b = 0; b < feature.num_bags; ++b) {
+    int64_t end = feature.begin(b + 1);
+    if (feature.max_length >= 0) end = std::min(end, feature.begin(b) + feature.max_length);
+    for (int64_t i = feature.begin(b); i < end; ++i) {
+      if (feature.Skips(feature.keys[i])) continue;
+      keys[*size] = feature.keys[i];
+      if (kept != nullptr) kept[*size] = position + i;
+      ++*size;
+    }
+    if (splits_end != nullptr) splits_end[b] = *size;
+  }
+}
+
+}  // namespace sparse_emb

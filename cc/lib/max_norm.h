@@ -1,0 +1,43 @@
+// A bound on the norm of rows: a row with ||w||_p > limit is scaled by limit / (||w||_p + 1e-7), as
+// in torch.nn.Embedding's max_norm and norm_type.
+#ifndef TF_SPARSE_EMB_CC_LIB_MAX_NORM_H_
+#define TF_SPARSE_EMB_CC_LIB_MAX_NORM_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "cc/lib/vector_ops.h"
+
+namespace sparse_emb {
+
+struct MaxNorm {
+  float limit = 0.0f;  // 0: no bound
+  float p = 2.0f;      // > 0, or infinity
+
+  bool enabled() const { return limit > 0.0f; }
+
+  // What to multiply the row by: 1 where it is within the bound.
+  float ScaleOf(const float* row, int64_t dim) const {
+    const float norm = NormOf(row, dim);
+    return norm > limit ? limit / (norm + 1e-7f) : 1.0f;
+  }
+
+ private:
+  float NormOf(const float* row, int64_t dim) const {
+    if (p == 2.0f) return std::sqrt(Dot(row, row, dim));
+    float norm = 0.0f;
+    if (std::isinf(p)) {
+      for (int64_t d = 0; d < dim; ++d) norm = std::max(norm, std::abs(row[d]));
+      return norm;
+    }
+    for (int64_t d = 0; d < dim; ++d) {
+      norm += p == 1.0f ? std::abs(row[d]) : std::pow(std::abs(row[d]), p);
+    }
+    return p == 1.0f ? norm : std::pow(norm, 1.0f / p);
+  }
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_MAX_NORM_H_

@@ -1,0 +1,260 @@
+// The rows of a table in kShards stores (store.h), without a lock: ShardedTable (sharded_table.h)
+// holds its own while it calls. Threads need none among themselves: searches and row arithmetic are
+// split by position in the batch, inserts and removals by shard.
+//
+//   row = [embedding: D floats | counts (key_counts.h) | optimizer state: S floats]
+#ifndef TF_SPARSE_EMB_CC_LIB_SHARDED_ROWS_H_
+#define TF_SPARSE_EMB_CC_LIB_SHARDED_ROWS_H_
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <new>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cc/lib/store.h"
+#include "cc/lib/table.h"
+#include "cc/lib/vector_ops.h"
+
+namespace sparse_emb {
+
+// Turns a thread's std::bad_alloc into an error of the whole operation.
+class MemoryGuard {
+ public:
+  explicit MemoryGuard(const std::string& table_name) : table_name_(table_name) {}
+
+  template <class Fn>
+  void Run(const Fn& fn) {
+    try {
+      fn();
+    } catch (const std::bad_alloc&) {
+      failed_ = true;
+    }
+  }
+
+  Status status() const {
+    if (!failed_) return {};
+    return Error(Code::kResourceExhausted, "out of memory in table '", table_name_, "'");
+  }
+
+ private:
+  const std::string& table_name_;
+  std::atomic<bool> failed_{false};
+};
+
+template <class Store>
+class ShardedRows {
+ public:
+  // Rows have room for `state_width` floats of state. `options` must outlive this.
+  ShardedRows(const TableOptions& options, int64_t state_width)
+      : options_(&options),
+        store_options_{options.dim + options.key_counts.floats() + state_width, options.input_dim},
+        shard_of_(store_options_) {
+    stores_.reserve(kShards);
+    for (int shard = 0; shard < kShards; ++shard) stores_.emplace_back(store_options_, shard);
+  }
+
+  // Where the counts and the state of a row begin.
+  int64_t counts_at() const { return options_->dim; }
+  int64_t state_at() const { return options_->dim + options_->key_counts.floats(); }
+
+  int64_t size() const {
+    int64_t rows = 0;
+    for (const Store& store : stores_) rows += store.size();
+    return rows;
+  }
+
+  int64_t MemoryBytes() const {
+    int64_t bytes = sizeof(*this);
+    for (const Store& store : stores_) bytes += store.MemoryBytes();
+    return bytes;
+  }
+
+  // rows, capacity, probes and memory_bytes.
+  TableStatistics Statistics() const {
+    TableStatistics out;
+    for (const Store& store : stores_) {
+      out.capacity += store.Capacity();
+      store.ForEachFrom(0, kNoLimit, [&](int64_t key, const float*) {
+        const int64_t probes = store.Probes(key, HashKey(key));
+        out.probes += probes;
+        out.max_probes = std::max(out.max_probes, probes);
+      });
+    }
+    out.rows = size();
+    out.memory_bytes = MemoryBytes();
+    return out;
+  }
+
+  // Rough nanoseconds for one key.
+  int64_t SearchCost() const { return 30 + options_->dim / 2; }
+
+  // Calls fn(i, row of keys[i] or null) for i in [begin, end) in order. Searches are pipelined:
+  // while one key's row is read, the rows of the next keys and the index lines of those after them
+  // are on their way, so that the cache misses overlap.
+  template <class Fn>
+  SPARSE_EMB_INLINE void Search(const int64_t* keys, int64_t begin, int64_t end,
+                                const Fn& fn) const {
+    constexpr int64_t kRowAhead = 12;
+    constexpr int64_t kIndexAhead = 32;
+    constexpr int64_t kRing = 64;
+    uint64_t hashes[kRing];
+    const Store* stores[kRing];
+    for (int64_t i = begin - kIndexAhead; i < end; ++i) {
+      if (const int64_t j = i + kIndexAhead; j < end) {
+        const uint64_t hash = HashKey(keys[j]);
+        const Store* store = &stores_[shard_of_(keys[j], hash)];
+        hashes[j % kRing] = hash;
+        stores[j % kRing] = store;
+        store->PrefetchIndex(keys[j], hash);
+      }
+      if (const int64_t j = i + kRowAhead; j >= begin && j < end) {
+        stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing]);
+      }
+      if (i >= begin) fn(i, stores[i % kRing]->Find(keys[i], hashes[i % kRing]));
+    }
+  }
+
+  // Calls fn(i, row of keys[i] or null) for i in [0, n), at once for different i.
+  template <class Fn>
+  void ForEachRow(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fn) const {
+    pool->ParallelFor(n, SearchCost(),
+                      [&](int64_t begin, int64_t end) { Search(keys, begin, end, fn); });
+  }
+
+  void Find(const int64_t* keys, int64_t n, float** rows, WorkerPool* pool) const {
+    ForEachRow(keys, n, pool, [&](int64_t i, float* row) { rows[i] = row; });
+  }
+
+  // out[i] = the row of keys[i]. Where it is absent: with `absent`, absent[i] = 1 and out[i] is
+  // left alone; without, what `missing` says. Returns how many were marked.
+  int64_t Read(const int64_t* keys, int64_t n, Missing missing, float* out, uint8_t* absent,
+               WorkerPool* pool) const {
+    std::atomic<int64_t> marked{0};
+    pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
+      int64_t marked_here = 0;
+      RunOnBestIsa(options_->dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
+        Search(keys, begin, end, [&](int64_t i, const float* row) SPARSE_EMB_INLINE_LAMBDA {
+          if (row != nullptr) {
+            Copy(row, out + i * dim, dim);
+          } else if (absent != nullptr) {
+            absent[i] = 1;
+            ++marked_here;
+          } else {
+            FillMissing(keys[i], missing, out + i * dim);
+          }
+        });
+      });
+      marked += marked_here;
+    });
+    return marked;
+  }
+
+  // Inserts keys, which differ and are not there, with their initial embeddings, no counts and this
+  // state. If memory runs out, nothing has changed.
+  Status Insert(const int64_t* keys, int64_t n, const std::vector<float>& initial_state,
+                int64_t step, WorkerPool* pool) {
+    MemoryGuard memory(options_->name);
+    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+      memory.Run([&] { store->Reserve(last - first); });
+    });
+    SPARSE_EMB_RETURN_IF_ERROR(memory.status());
+    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+      for (const int64_t* i = first; i < last; ++i) {
+        float* row = store->Insert(keys[*i], HashKey(keys[*i]));
+        FillMissing(keys[*i], Missing::kInitial, row);
+        options_->key_counts.SetZero(row + counts_at(), step);
+        std::copy(initial_state.begin(), initial_state.end(), row + state_at());
+      }
+    });
+    return {};
+  }
+
+  void Remove(const int64_t* keys, int64_t n, WorkerPool* pool) {
+    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+      for (const int64_t* i = first; i < last; ++i) store->Remove(keys[*i], HashKey(keys[*i]));
+    });
+  }
+
+  void Clear() {
+    for (Store& store : stores_) store.Clear();
+  }
+
+  // Gives all rows this state; with `resize`, after making room for it. If memory runs out, some
+  // rows have room for it and others have not.
+  Status SetState(const std::vector<float>& state, bool resize, WorkerPool* pool) {
+    MemoryGuard memory(options_->name);
+    pool->ParallelFor(kShards, 1 << 20, [&](int64_t begin, int64_t end) {
+      for (int64_t shard = begin; shard < end; ++shard) {
+        memory.Run([&] {
+          if (resize) stores_[shard].Resize(state_at() + state.size(), state_at());
+          stores_[shard].ForEachFrom(0, kNoLimit, [&](int64_t, float* row) {
+            std::copy(state.begin(), state.end(), row + state_at());
+          });
+        });
+      }
+    });
+    return memory.status();
+  }
+
+  // Calls fn(key, row) as Table::Export says and returns the next cursor: the shard in the high
+  // bits, the position in its store in the low ones.
+  template <class Fn>
+  int64_t ForEachFrom(int64_t cursor, int64_t limit, const Fn& fn) const {
+    int64_t position = cursor & (kShardStride - 1);
+    for (int64_t shard = cursor / kShardStride; shard < kShards; ++shard, position = 0) {
+      if (limit <= 0) return shard * kShardStride;
+      position = stores_[shard].ForEachFrom(position, limit, [&](int64_t key, const float* row) {
+        fn(key, row);
+        --limit;
+      });
+      if (position >= 0) return shard * kShardStride + position;
+    }
+    return -1;
+  }
+
+ private:
+  static constexpr int64_t kShardStride = int64_t{1} << 48;
+
+  void FillMissing(int64_t key, Missing missing, float* row) const {
+    if (missing == Missing::kZeros || options_->padding_key == key) {
+      std::fill(row, row + options_->dim, 0.0f);
+    } else {
+      options_->initial_row.Fill(key, row, options_->dim);
+    }
+  }
+
+  // Calls fn(store, first, last) for every shard that keys touch, at once for different shards;
+  // [first, last) are the positions of its keys, ascending.
+  template <class Fn>
+  void ForEachShard(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fn) {
+    std::vector<uint8_t> shards(n);
+    std::array<int64_t, kShards + 1> begin = {};
+    for (int64_t i = 0; i < n; ++i) {
+      shards[i] = static_cast<uint8_t>(shard_of_(keys[i], HashKey(keys[i])));
+      ++begin[shards[i] + 1];
+    }
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    std::vector<int64_t> positions(n);
+    std::array<int64_t, kShards + 1> next = begin;
+    for (int64_t i = 0; i < n; ++i) positions[next[shards[i]]++] = i;
+    pool->ParallelFor(kShards, (n / kShards + 1) * 100, [&](int64_t first, int64_t last) {
+      for (int64_t shard = first; shard < last; ++shard) {
+        if (begin[shard] == begin[shard + 1]) continue;
+        fn(&stores_[shard], positions.data() + begin[shard], positions.data() + begin[shard + 1]);
+      }
+    });
+  }
+
+  const TableOptions* options_;
+  StoreOptions store_options_;
+  typename Store::Router shard_of_;
+  std::vector<Store> stores_;
+};
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_SHARDED_ROWS_H_

@@ -1,0 +1,157 @@
+"""Lookups without a layer, by the names that TensorFlow's users know."""
+
+import tensorflow as tf
+
+from tf_sparse_emb.features import FeatureInput, LookedUpTable, check_combiner, look_up
+from tf_sparse_emb.ops.embedding_lookup import check_missing, check_table
+
+
+def embedding_lookup(variable, keys, *, training=False, missing="initial"):
+    """Looks up one row per key: `tf.nn.embedding_lookup` for a table.
+
+    Keys are deduplicated first, so that a row is read, and its gradient travels, once.
+
+    >>> table = tse.EmbeddingVariable(4)
+    >>> tse.embedding_lookup(table, [[7, 2**40], [7, -1]], training=True).shape
+    TensorShape([2, 2, 4])
+
+    Args:
+        variable: `tse.EmbeddingVariable` of width D.
+        keys: int32, int64 or string tensor of any shape, or `tf.RaggedTensor`.
+        training: bool, default False. Insert missing keys, bound norms in the table and count keys.
+        missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
+
+    Returns:
+        float32 of shape `keys.shape + [D]`, ragged where keys are.
+
+    Raises:
+        TypeError: if `variable` is no table or keys are of another dtype.
+        ValueError: if keys are sparse: they need `embedding_lookup_sparse`.
+        tf.errors.InvalidArgumentError: if a key is outside [0, input_dim) of a bounded table.
+        tf.errors.ResourceExhaustedError: if the table would grow beyond its `max_rows`.
+    """
+    return _look_up(variable, keys, None, None, training, missing)
+
+
+def embedding_lookup_sparse(
+    variable, sp_keys, sp_weights=None, combiner="mean", *, training=False, missing="initial", name=None
+):
+    """Looks keys up and pools them row by row: `tf.nn.embedding_lookup_sparse` for a table.
+
+        sum:   out[b] = sum_n w_n x_n       over the keys n of row b
+        mean:  out[b] = sum_n w_n x_n / sum_n w_n
+        sqrtn: out[b] = sum_n w_n x_n / sqrt(sum_n w_n^2)
+
+    0 / 0 is 0: an empty row is zeros. Two differences from TensorFlow's function: there are always `dense_shape[0]`
+    rows (TensorFlow leaves out empty rows at the end), and the table's padding key is left out.
+
+    >>> table = tse.EmbeddingVariable(4, initializer="ones")
+    >>> keys = tf.SparseTensor([[0, 0], [0, 1], [2, 0]], tf.constant([5, 6, 2**40], tf.int64), [4, 2])
+    >>> tse.embedding_lookup_sparse(table, keys, combiner="sum")[:, 0]
+    [2.0, 0.0, 1.0, 0.0]
+
+    Args:
+        variable: `tse.EmbeddingVariable` of width D.
+        sp_keys: `tf.SparseTensor` of rank 2 or more in row-major order, or `tf.RaggedTensor`; int32, int64 or string.
+        sp_weights: None (all 1) or floats of the same form, with sum, mean or sqrtn.
+        combiner: "mean" (default), "sum", "sqrtn" or "max".
+        training: bool, default False. Insert missing keys, bound norms in the table and count keys.
+        missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
+        name: str or None, of the operation.
+
+    Returns:
+        float32 of shape `sp_keys.shape[:-1] + [D]`.
+
+    Raises:
+        TypeError: if `variable` is no table, sp_keys are neither sparse nor ragged, or sp_weights are not alike.
+        ValueError: if the combiner is unknown, or takes no weights.
+        tf.errors.InvalidArgumentError: if sparse indices are not in order, weights do not match the keys, or a key is
+            outside [0, input_dim) of a bounded table.
+    """
+    check_combiner(combiner, or_none=False)
+    if not isinstance(sp_keys, (tf.SparseTensor, tf.RaggedTensor)):
+        raise TypeError(f"sp_keys must be a tf.SparseTensor or a tf.RaggedTensor, got {type(sp_keys).__name__}")
+    with tf.name_scope(name or "embedding_lookup_sparse"):
+        return _look_up(variable, sp_keys, sp_weights, combiner, training, missing)
+
+
+def safe_embedding_lookup_sparse(
+    variable,
+    sp_keys,
+    sp_weights=None,
+    combiner="mean",
+    default_key=None,
+    *,
+    training=False,
+    missing="initial",
+    name=None,
+):
+    """`embedding_lookup_sparse` that prunes and fills: `tf.nn.safe_embedding_lookup_sparse` for a table.
+
+    Keys with a weight <= 0 are left out, unless the combiner is "sum". Negative keys are left out where the table has
+    an input_dim; elsewhere they are keys like any other (TensorFlow leaves them out always). Rows that are empty then
+    take the row of `default_key`, or zeros.
+
+    >>> table = tse.EmbeddingVariable(2, input_dim=10, initializer="ones")
+    >>> keys = tf.SparseTensor([[0, 0], [1, 0]], tf.constant([5, -1], tf.int64), [3, 1])
+    >>> tse.safe_embedding_lookup_sparse(table, keys, combiner="sum")[:, 0]
+    [1.0, 0.0, 0.0]
+
+    Args:
+        variable, sp_keys, sp_weights, combiner, training, missing, name: as for `embedding_lookup_sparse`.
+        default_key: int or None (default), the key of empty rows.
+
+    Returns:
+        float32 of shape `sp_keys.shape[:-1] + [D]`.
+
+    Raises:
+        As `embedding_lookup_sparse`.
+    """
+    check_table(variable)
+    check_combiner(combiner, or_none=False)
+    with tf.name_scope(name or "safe_embedding_lookup_sparse"):
+        if isinstance(sp_keys, tf.RaggedTensor):
+            sp_keys = sp_keys.to_sparse()
+            sp_weights = sp_weights.to_sparse() if isinstance(sp_weights, tf.RaggedTensor) else sp_weights
+        if not isinstance(sp_keys, tf.SparseTensor):
+            raise TypeError(f"sp_keys must be a tf.SparseTensor or a tf.RaggedTensor, got {type(sp_keys).__name__}")
+        if sp_weights is not None and not isinstance(sp_weights, tf.SparseTensor):
+            raise TypeError(f"sp_weights must be a tf.SparseTensor as the keys are, got {type(sp_weights).__name__}")
+        keep = tf.ones_like(sp_keys.values, tf.bool)
+        if variable.input_dim is not None and sp_keys.dtype != tf.string:
+            keep &= sp_keys.values >= 0
+        if sp_weights is not None and combiner != "sum":
+            keep &= sp_weights.values > 0
+        row_shape = sp_keys.dense_shape[:-1]
+        rank, static = sp_keys.shape.rank, sp_keys.shape[:-1]
+        sp_keys = tf.sparse.retain(sp_keys, keep)
+        if sp_weights is not None:
+            sp_weights = tf.SparseTensor(sp_keys.indices, tf.boolean_mask(sp_weights.values, keep), sp_keys.dense_shape)
+        if default_key is not None:
+            if rank != 2:
+                flat_shape = [tf.reduce_prod(row_shape), -1]
+                sp_keys = tf.sparse.reshape(sp_keys, flat_shape)
+                sp_weights = None if sp_weights is None else tf.sparse.reshape(sp_weights, flat_shape)
+            sp_keys, _ = tf.sparse.fill_empty_rows(sp_keys, tf.constant(default_key, sp_keys.dtype))
+            if sp_weights is not None:
+                filled, _ = tf.sparse.fill_empty_rows(sp_weights, tf.ones([], sp_weights.dtype))
+                sp_weights = tf.SparseTensor(sp_keys.indices, filled.values, sp_keys.dense_shape)
+        pooled = _look_up(variable, sp_keys, sp_weights, combiner, training, missing)
+        if default_key is not None and rank != 2:
+            pooled = tf.reshape(pooled, tf.concat([row_shape, [variable.dim]], 0))
+            pooled.set_shape(static.concatenate([variable.dim]))
+        return pooled
+
+
+def _look_up(variable, keys, weights, combiner, training, missing):
+    check_table(variable)
+    check_missing(missing)
+    feature = FeatureInput.of(
+        keys,
+        combiner,
+        name=f"keys of '{variable.path}'",
+        weights=weights,
+        skipped=() if variable.padding_key is None else (variable.padding_key,),
+        input_dim=variable.input_dim,
+    )
+    return look_up([LookedUpTable(variable)], [feature], insert=bool(training), missing=missing)[0]

@@ -1,0 +1,89 @@
+"""What layers with tables share: how they present themselves to Keras."""
+
+import keras
+import numpy as np
+
+from tf_sparse_emb.snapshot import TableSnapshot
+from tf_sparse_emb.variable import EmbeddingVariable
+
+
+class _ParameterCount(int):
+    """A number of parameters, which `model.summary()` prints with the table's rows and bytes."""
+
+    def __new__(cls, count, rows, num_bytes):
+        """Makes the number."""
+        self = super().__new__(cls, count)
+        self.rows, self.bytes = rows, num_bytes
+        return self
+
+    def __format__(self, spec):
+        """Adds rows and bytes to the number."""
+        return f"{int(self):{spec}} ({self.rows:,} rows, {_readable(self.bytes)})"
+
+
+def _readable(num_bytes):
+    for unit in ("B", "KB", "MB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GB"
+
+
+class TableLayer(keras.layers.Layer):
+    """Base of the layers that look keys up in `EmbeddingVariable`s."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # The ops have no XLA kernels; Keras' jit_compile falls back and says so.
+        self.supports_jit = False
+        # Weights and labels of a call keep their bits under a mixed policy; the output is cast.
+        self.autocast = False
+
+    @property
+    def compute_dtype(self):
+        """The dtype of the output; until the layer is built, of its input.
+
+        Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys
+        of that dtype: floats would lose their bits before they arrive.
+        """
+        return super().compute_dtype if self.built else "int64"
+
+    @property
+    def input_dtype(self):
+        """What Keras makes of floats among a call's arguments."""
+        return super().compute_dtype
+
+    @property
+    def _tables(self):
+        return [variable for variable in self.variables if isinstance(variable, EmbeddingVariable)]
+
+    def count_params(self):
+        """Returns the number of elements of the embeddings that the tables hold now, rows x D."""
+        rows = [int(table.size()) for table in self._tables]
+        count = sum(size * table.dim for size, table in zip(rows, self._tables, strict=True))
+        return _ParameterCount(count, sum(rows), sum(int(table.memory_bytes()) for table in self._tables))
+
+    def set_weights(self, weights):
+        """Replaces the tables' content by what `get_weights` returned.
+
+        Args:
+            weights: list of one `tse.TableSnapshot` for each table; or float [input_dim, D] for one with input_dim.
+        """
+        if not self.built:
+            raise ValueError(f"layer '{self.name}' has no weights before it is built")
+        if len(weights) != len(self._tables):
+            raise ValueError(
+                f"weights must be a list of {len(self._tables)}, the content of each table, got {len(weights)}"
+            )
+        for table, value in zip(self._tables, weights, strict=True):
+            table.assign(value if isinstance(value, TableSnapshot) else np.asarray(value))
+
+    def save_own_variables(self, store):
+        """Raises: saving tables in Keras' files is not supported yet."""
+        for table in self._tables:
+            table._refuse_saving()
+
+    def load_own_variables(self, store):
+        """Raises: saving tables in Keras' files is not supported yet."""
+        for table in self._tables:
+            table._refuse_saving()

@@ -1,0 +1,44 @@
+"""EmbeddingMaxPool: EmbeddingDuplicate with the combiner max."""
+
+import tensorflow as tf
+
+from tf_sparse_emb.gen_ops import library
+
+
+def embedding_max_pool(rows, inverse, row_splits):
+    """Undoes the dedup, pooled into bags by their greatest element, dim by dim.
+
+        values[b, d] = max_{n in bag b} rows[inverse[n], d]
+
+    An empty bag is zeros. Of equal elements the first wins: it alone gets the gradient.
+
+    >>> tse.ops.embedding_max_pool([[1.0, 4.0], [2.0, 3.0]], [0, 1, 0], row_splits=[0, 2, 2, 3])
+    [[2.0, 4.0], [0.0, 0.0], [1.0, 4.0]]
+
+    Args:
+        rows: float32 [U, D].
+        inverse: int32 [N], in [0, U).
+        row_splits: int64 [B + 1]: bag b holds the values row_splits[b] to row_splits[b + 1] - 1.
+
+    Returns:
+        float32 [B, D].
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: if an argument is not of these shapes and ranges.
+    """
+    return library.sparse_emb_embedding_max_pool(rows, inverse, row_splits)[0]
+
+
+@tf.RegisterGradient("SparseEmb>EmbeddingMaxPool")
+def _embedding_max_pool_gradient(op, grad, _):
+    rows, argmax = op.inputs[0], op.outputs[1]
+    return library.sparse_emb_embedding_max_pool_grad(grad, argmax, tf.shape(rows)[0]), None, None
+
+
+@tf.RegisterGradient("SparseEmb>EmbeddingMaxPoolGrad")
+def _embedding_max_pool_grad_gradient(op, grad):
+    argmax = op.inputs[1]
+    dims = tf.broadcast_to(tf.range(tf.shape(argmax)[1]), tf.shape(argmax))
+    is_pooled = argmax >= 0
+    picked = tf.gather_nd(grad, tf.stack([tf.where(is_pooled, argmax, 0), dims], -1), bad_indices_policy="IGNORE")
+    return tf.where(is_pooled, picked, 0.0), None, None
