@@ -243,3 +243,32 @@ def test_a_key_out_of_range_is_an_error_and_the_table_unchanged(bad):
 def test_a_pooled_scalar_key_is_an_error(combiner):
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="(?i)rank|combiner|axis"):
         _layer(combiner=combiner)(tf.constant(3, tf.int64))
+
+
+def test_the_summary_names_the_rows_and_bytes_of_the_table(hash_storage):
+    model = keras.Sequential([keras.Input([2], dtype="int64"), _layer(hash_storage), keras.layers.Dense(5)])
+    model(np.arange(2000).reshape(1000, 2), training=True)
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=120)
+    text = "\n".join(lines)
+    assert "6,000 (2,000 rows, " in text and "KB)" in text
+    assert model.layers[0].count_params() == 6000
+
+
+def test_a_layer_made_of_a_keras_config_is_the_same_layer():
+    theirs = keras.layers.Embedding(9, 4, "normal", "l2", "nonneg", mask_zero=True, name="word")
+    ours = tse.Embedding.from_config(theirs.get_config())
+    config = ours.get_config()
+    assert {name: config[name] for name in ("input_dim", "output_dim", "mask_zero", "name")} == {
+        "input_dim": 9,
+        "output_dim": 4,
+        "mask_zero": True,
+        "name": "word",
+    }
+    assert isinstance(ours.embeddings_regularizer, keras.regularizers.L2)
+    assert isinstance(ours.embeddings_constraint, keras.constraints.NonNeg)
+
+
+def test_the_deprecated_input_length_is_a_warning():
+    with pytest.warns(UserWarning, match="input_length"):
+        tse.Embedding(9, 4, input_length=3)

@@ -58,6 +58,11 @@ class EmbeddingLookupOp : public OpKernel {
     Tensor* rows;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({n, dim}), &rows));
     IntraOpPool pool(ctx);
+    for (int t = 0; insert_ && num_tables_ > 1 && t < num_tables_; ++t) {
+      OP_REQUIRES_OK(
+          ctx,
+          ToAbsl((*tables[t])->CheckRoom(all_keys + splits[t], splits[t + 1] - splits[t], &pool)));
+    }
     for (int t = 0; t < num_tables_; ++t) {
       OP_REQUIRES_OK(
           ctx,

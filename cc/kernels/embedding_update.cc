@@ -96,6 +96,12 @@ class EmbeddingUpdateOp : public OpKernel {
     if (check_finite_) OP_REQUIRES_OK(ctx, CheckFinite(keys, grads, names, splits, &pool));
     const float* hyper = hypers.vec<float>().data();
     const RuleCall call = {rule_, {hyper, hyper + hypers.NumElements()}, step.scalar<int64_t>()()};
+    for (int t = 0; num_tables_ > 1 && t < num_tables_; ++t) {
+      OP_REQUIRES_OK(ctx, ToAbsl((*tables[t])->CheckUpdate(call, bindings_[t])));
+      OP_REQUIRES_OK(
+          ctx,
+          ToAbsl((*tables[t])->CheckRoom(all_keys + splits[t], splits[t + 1] - splits[t], &pool)));
+    }
     for (int t = 0; t < num_tables_; ++t) {
       OP_REQUIRES_OK(
           ctx,

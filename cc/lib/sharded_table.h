@@ -67,6 +67,22 @@ class ShardedTable final : public Table {
     return {};
   }
 
+  Status CheckUpdate(const RuleCall& rule, int64_t token) override {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckRule(rule));
+    const std::shared_lock lock = LockShared();
+    return CheckBinding(binding_, rule, token);
+  }
+
+  Status CheckRoom(const int64_t* keys, int64_t n, WorkerPool* pool) override {
+    if (options().max_rows < 0) return {};
+    std::vector<float*> rows(n);
+    const std::shared_lock lock = LockShared();
+    rows_.Find(keys, n, rows.data(), pool);
+    int64_t absent = 0;
+    for (int64_t i = 0; i < n; ++i) absent += rows[i] == nullptr && !IsPadding(keys[i]);
+    return CheckMaxRows(rows_.size(), absent);
+  }
+
   Status Upsert(const int64_t* keys, const float* values, int64_t n, WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     const int64_t dim = options().dim;
@@ -374,12 +390,8 @@ class ShardedTable final : public Table {
       if (rows[i] == nullptr && (padding_too || !IsPadding(keys[i]))) absent.push_back(keys[i]);
     }
     if (absent.empty()) return {};
-    const int64_t max_rows = options().max_rows;
     const int64_t count = static_cast<int64_t>(absent.size());
-    if (max_rows >= 0 && rows_.size() + count > max_rows) {
-      return Error(Code::kResourceExhausted, "table '", options().name, "' has ", rows_.size(),
-                   " of max_rows = ", max_rows, " rows and cannot take ", count, " more");
-    }
+    SPARSE_EMB_RETURN_IF_ERROR(CheckMaxRows(rows_.size(), count));
     SPARSE_EMB_RETURN_IF_ERROR(
         rows_.Insert(absent.data(), count, binding_.initial_state, updates_, pool));
     rows_.Find(keys, n, rows, pool);  // again, because making room may have moved rows

@@ -62,6 +62,13 @@ Status Table::CheckBinding(const Binding& binding, const RuleCall& rule, int64_t
   return {};
 }
 
+Status Table::CheckMaxRows(int64_t size, int64_t count) const {
+  const int64_t max_rows = options_.max_rows;
+  if (max_rows < 0 || count == 0 || size + count <= max_rows) return {};
+  return Error(Code::kResourceExhausted, "table '", options_.name, "' has ", size,
+               " of max_rows = ", max_rows, " rows and cannot take ", count, " more");
+}
+
 Status MakeTable(TableOptions options, std::unique_ptr<Table>* out) {
   if (options.dim <= 0) {
     return Error(Code::kInvalidArgument, "dim must be positive, got ", options.dim);

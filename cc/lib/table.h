@@ -95,6 +95,12 @@ class Table {
   virtual Status Update(const int64_t* keys, const float* grads, int64_t n, const RuleCall& rule,
                         int64_t token, bool keys_differ, WorkerPool* pool) = 0;
 
+  // The error that Update would return for the table's binding, and that Update or Lookup with
+  // `insert` would return because of max_rows: for an operation on several tables, which must not
+  // have changed one when another refuses. The keys must differ.
+  virtual Status CheckUpdate(const RuleCall& rule, int64_t token) = 0;
+  virtual Status CheckRoom(const int64_t* keys, int64_t n, WorkerPool* pool) = 0;
+
   // Sets the embeddings of keys to rows [n, D]; the last of a repeated key wins. New rows get the
   // initial state, rows that exist keep theirs.
   virtual Status Upsert(const int64_t* keys, const float* rows, int64_t n, WorkerPool* pool) = 0;
@@ -150,6 +156,9 @@ class Table {
  protected:
   // An error unless an update by `rule` with `token` may touch rows under this binding.
   Status CheckBinding(const Binding& binding, const RuleCall& rule, int64_t token) const;
+
+  // An error if a table of `size` rows cannot take `count` more.
+  Status CheckMaxRows(int64_t size, int64_t count) const;
 
  private:
   const TableOptions options_;

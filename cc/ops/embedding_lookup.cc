@@ -53,8 +53,8 @@ A key that is not in its table reads as its initial row, a function of (seed, ke
 are scaled, with `insert` in the table, without in the output alone. The gradient is
 `IndexedSlices(grad, keys)`, table by table, and goes to `anchors`.
 
-All keys are checked before anything changes; if a table cannot take its new keys, the tables before
-it have taken theirs.
+Keys, and the room for new ones, are checked for all tables before anything changes. (Of several
+tables, keys that repeat count each time for that.)
 
 tables: the tables.
 keys: int64 [N], those of one table after those of the other. Keys may repeat; no keys give no rows.

@@ -70,8 +70,8 @@ REGISTER_OP("SparseEmb>EmbeddingUpdate")
 Applies an update rule to rows of an embedding table, or of several of one width, in place.
 
 A key that is not in the table is created from its initial row and state, then updated. Rows that no
-key names do not change. An error leaves a table as it was; if one of several tables cannot take its
-new keys, those before it have been updated. No keys change nothing.
+key names do not change. An error leaves all tables as they were (but if memory runs out in one of
+several, those before it have been updated). No keys change nothing.
 
 tables: the tables, bound to the rule by EmbeddingTableBind.
 keys: int64 [U], those of one table after those of the other; no key may come twice in a table.
