@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
-from tf_sparse_emb.features import FeatureInput, LookedUpTable, check_combiner, look_up
+from tf_sparse_emb.key_forms import FeatureInput, check_combiner
+from tf_sparse_emb.look_up import LaidKeys, LookedUpTable, look_up
 from tf_sparse_emb.ops.embedding_lookup import check_missing, check_table
+from tf_sparse_emb.ops.keys import as_keys
 
 
 def embedding_lookup(variable, keys, *, training=False, missing="initial"):
@@ -18,7 +20,8 @@ def embedding_lookup(variable, keys, *, training=False, missing="initial"):
     Args:
         variable: `tse.EmbeddingVariable` of width D.
         keys: int32, int64 or string tensor of any shape, or `tf.RaggedTensor`.
-        training: bool, default False. Insert missing keys, bound norms in the table and count keys.
+        training: bool, default False. Insert missing keys, bound norms in the table and count keys, unless the variable
+            is not trainable.
         missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
 
     Returns:
@@ -117,30 +120,39 @@ def safe_embedding_lookup_sparse(
             raise TypeError(f"sp_keys must be a tf.SparseTensor or a tf.RaggedTensor, got {type(sp_keys).__name__}")
         if sp_weights is not None and not isinstance(sp_weights, tf.SparseTensor):
             raise TypeError(f"sp_weights must be a tf.SparseTensor as the keys are, got {type(sp_weights).__name__}")
-        keep = tf.ones_like(sp_keys.values, tf.bool)
-        if variable.input_dim is not None and sp_keys.dtype != tf.string:
-            keep &= sp_keys.values >= 0
-        if sp_weights is not None and combiner != "sum":
-            keep &= sp_weights.values > 0
-        row_shape = sp_keys.dense_shape[:-1]
-        rank, static = sp_keys.shape.rank, sp_keys.shape[:-1]
-        sp_keys = tf.sparse.retain(sp_keys, keep)
-        if sp_weights is not None:
-            sp_weights = tf.SparseTensor(sp_keys.indices, tf.boolean_mask(sp_weights.values, keep), sp_keys.dense_shape)
+        if sp_keys.shape.rank is None or sp_keys.shape.rank < 2:
+            raise ValueError(f"sp_keys must have a known rank of 2 or more, got shape {sp_keys.shape}")
+        # Checks them, and brings them to [rows, keys].
+        feature = FeatureInput.of(sp_keys, combiner, name=_name(variable), weights=sp_weights)
+        row_shape, static = sp_keys.dense_shape[:-1], sp_keys.shape[:-1]
+        with tf.control_dependencies(feature.checks):
+            keys, weights = tf.identity(feature.keys.keys), feature.weights
+        rows = tf.repeat(
+            tf.range(tf.reduce_prod(row_shape)), feature.keys.row_splits[1:] - feature.keys.row_splits[:-1]
+        )
+        keep = tf.ones_like(keys, tf.bool)
+        if variable.input_dim is not None:
+            keep &= keys >= 0
+        if weights is not None and combiner != "sum":
+            keep &= weights > 0
         if default_key is not None:
-            if rank != 2:
-                flat_shape = [tf.reduce_prod(row_shape), -1]
-                sp_keys = tf.sparse.reshape(sp_keys, flat_shape)
-                sp_weights = None if sp_weights is None else tf.sparse.reshape(sp_weights, flat_shape)
-            sp_keys, _ = tf.sparse.fill_empty_rows(sp_keys, tf.constant(default_key, sp_keys.dtype))
-            if sp_weights is not None:
-                filled, _ = tf.sparse.fill_empty_rows(sp_weights, tf.ones([], sp_weights.dtype))
-                sp_weights = tf.SparseTensor(sp_keys.indices, filled.values, sp_keys.dense_shape)
-        pooled = _look_up(variable, sp_keys, sp_weights, combiner, training, missing)
-        if default_key is not None and rank != 2:
+            kept = tf.math.unsorted_segment_max(tf.cast(keep, tf.int32), rows, tf.reduce_prod(row_shape))
+            empty = tf.where(kept < 1)[:, 0]
+            fill = tf.fill([tf.size(empty)], as_keys(default_key, "default_key"))
+            rows, keys = tf.concat([rows[keep], empty], 0), tf.concat([keys[keep], fill], 0)
+            order = tf.argsort(rows, stable=True)
+            rows, keys = tf.gather(rows, order), tf.gather(keys, order)
+            if weights is not None:
+                weights = tf.gather(tf.concat([weights[keep], tf.ones([tf.size(empty)])], 0), order)
+        else:
+            rows, keys = rows[keep], keys[keep]
+            weights = None if weights is None else weights[keep]
+        bags = tf.RaggedTensor.from_value_rowids(keys, rows, tf.reduce_prod(row_shape), validate=False)
+        bag_weights = None if weights is None else bags.with_values(weights)
+        pooled = _look_up(variable, bags, bag_weights, combiner, training, missing)
+        if static.rank != 1:
             pooled = tf.reshape(pooled, tf.concat([row_shape, [variable.dim]], 0))
-            pooled.set_shape(static.concatenate([variable.dim]))
-        return pooled
+        return tf.ensure_shape(pooled, static.concatenate([variable.dim]))
 
 
 def _look_up(variable, keys, weights, combiner, training, missing):
@@ -149,9 +161,14 @@ def _look_up(variable, keys, weights, combiner, training, missing):
     feature = FeatureInput.of(
         keys,
         combiner,
-        name=f"keys of '{variable.path}'",
+        name=_name(variable),
         weights=weights,
         skipped=() if variable.padding_key is None else (variable.padding_key,),
         input_dim=variable.input_dim,
     )
-    return look_up([LookedUpTable(variable)], [feature], insert=bool(training), missing=missing)[0]
+    laid = LaidKeys.of([LookedUpTable(variable)], [feature])
+    return look_up(laid, insert=bool(training) and variable.trainable, missing=missing)[0]
+
+
+def _name(variable):
+    return f"keys of '{variable.path}'"

@@ -85,6 +85,21 @@ def row_initializer(initializer):
     return None
 
 
+def choose_row_initializer(name, initializer, storage):
+    """The `RowInitializer` of a table; None for the storage "index" if its rows must be made all at once.
+
+    Raises:
+        ValueError: if the rows of another storage cannot be made one at a time.
+    """
+    made = row_initializer(initializer)
+    if made is None and storage != "index":
+        raise ValueError(
+            f"{name} must be one of {', '.join(DYNAMIC_INITIALIZERS)} for a table whose rows are made one at a time "
+            f"(storage {storage!r}), got {type(initializer).__name__}"
+        )
+    return made
+
+
 def choose_seed(seed, initializer):
     """The seed of a table: the one given, else the initializer's own if it was given one, else a new one.
 
@@ -102,8 +117,8 @@ def choose_seed(seed, initializer):
 
 
 def all_rows(initializer, seed, shape):
-    """The values of a whole table by any Keras initializer; one without a seed of its own is given `seed`."""
+    """The values of a whole table by any Keras initializer, with this seed if it takes one."""
     config = initializer.get_config() if isinstance(initializer, _KERAS.Initializer) else {}
-    if "seed" in config and config["seed"] is None:
+    if "seed" in config:
         initializer = type(initializer).from_config({**config, "seed": seed})
     return initializer(shape, dtype="float32")

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tf_sparse_emb.table_arguments import check_rows
+
 
 class TableSnapshot:
     """What `get_weights` returns for an embedding table, and `set_weights` takes: keys, rows and state.
@@ -17,16 +19,40 @@ class TableSnapshot:
     >>> int(table.size())
     2
 
-    Attributes:
-        keys: int64 [V].
+    Args:
+        keys: int64 [V], which differ.
         rows: float32 [V, D], the embeddings.
-        state: float32 [V, S], the optimizer's state, that of `rule`.
-        counts: float64 [V, K]; see `counts` of `tse.EmbeddingVariable`.
-        rule: str, the update rule that the table was bound to; empty if to none.
+        state: float32 [V, S] or None (default: none), the optimizer's state, that of `rule`.
+        counts: float64 [V, K] or None (default: none); see `counts` of `tse.EmbeddingVariable`.
+        rule: str, the update rule that the table was bound to; default "", to none.
+
+    Attributes:
+        keys, rows, state, counts, rule: the arguments, as NumPy arrays.
     """
 
-    def __init__(self, keys, rows, state, counts, rule):
-        self.keys, self.rows, self.state, self.counts, self.rule = keys, rows, state, counts, rule
+    def __init__(self, keys, rows, state=None, counts=None, rule=""):
+        self.keys = np.asarray(keys, np.int64)
+        self.rows = np.asarray(rows, np.float32)
+        self.state = np.zeros((len(self.keys), 0), np.float32) if state is None else np.asarray(state, np.float32)
+        self.counts = np.zeros((len(self.keys), 0)) if counts is None else np.asarray(counts, np.float64)
+        self.rule = rule
+
+    def check(self, dim):
+        """Raises a ValueError unless the arrays match each other and a table of this width, and are finite."""
+        if self.keys.ndim != 1:
+            raise ValueError(f"keys of a snapshot must be of shape [V], got {self.keys.shape}")
+        check_rows("rows of a snapshot", self.rows, dim, len(self.keys))
+        for name, values in (("state", self.state), ("counts", self.counts)):
+            if values.ndim != 2 or len(values) != len(self.keys):
+                raise ValueError(
+                    f"{name} of a snapshot must be of shape [{len(self.keys)}, ...], a row for each key, got "
+                    f"{values.shape}"
+                )
+            if not np.isfinite(values).all():
+                row, column = np.argwhere(~np.isfinite(values))[0]
+                raise ValueError(
+                    f"{name} of a snapshot must be finite, got {name}[{row}, {column}] = {values[row, column]}"
+                )
 
     @property
     def shape(self):

@@ -6,86 +6,27 @@ import tensorflow as tf
 
 from tf_sparse_emb import ops
 from tf_sparse_emb.gen_ops import library
-from tf_sparse_emb.initializers import DYNAMIC_INITIALIZERS, RowInitializer, all_rows, choose_seed, row_initializer
+from tf_sparse_emb.initializers import RowInitializer, all_rows, choose_row_initializer, choose_seed
 from tf_sparse_emb.ops.keys import as_keys
 from tf_sparse_emb.snapshot import TableSnapshot
+from tf_sparse_emb.table_arguments import (
+    COUNTS,
+    check_counts,
+    check_max_norm,
+    check_max_rows,
+    check_padding,
+    check_positive,
+    check_rows,
+    choose_storage,
+)
 from tf_sparse_emb.update_rules import get_rule
 
-STORAGES = ("unordered_map", "open_addressing", "chained", "slab", "index")
-COUNTS = ("seen", "clicked")
 _NO_LIMIT = 2**63 - 1
 
 _NOT_SAVED = (
     "the rows of an embedding table cannot be saved in this format yet, and would be lost. Take them with "
     "`keys, rows = layer.embeddings.export()`, put them back with `layer.embeddings.upsert(keys, rows)`"
 )
-
-
-def check_positive(name, value, or_none=False):
-    """Raises a ValueError unless `value` is a positive int (or None, where that is allowed)."""
-    if or_none and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
-        raise ValueError(f"{name} must be a positive int{' or None' if or_none else ''}, got {value!r}")
-
-
-def choose_storage(storage, input_dim):
-    """The storage of a table: by default `index` where input_dim bounds the keys, else `slab`.
-
-    Raises:
-        ValueError: if the storage is unknown, or `index` has no input_dim.
-    """
-    if storage is None:
-        return "slab" if input_dim is None else "index"
-    if storage not in STORAGES:
-        raise ValueError(f"storage must be None or one of {', '.join(STORAGES)}, got {storage!r}")
-    if storage == "index" and input_dim is None:
-        raise ValueError("storage 'index' is an array of input_dim rows and needs input_dim, got None")
-    return storage
-
-
-def check_padding(name, key, input_dim):
-    """Raises a ValueError unless `key` is None or a key of the table."""
-    if key is None:
-        return
-    if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
-        raise ValueError(f"{name} must be an int or None, got {key!r}")
-    least, beyond = (-(2**63), 2**63) if input_dim is None else (0, input_dim)
-    if not least <= key < beyond:
-        raise ValueError(f"{name} must be in [{least}, {beyond}), got {key}")
-
-
-def check_counts(counts, count_decay):
-    """Raises a ValueError unless they say what a table counts."""
-    if counts is not None and counts not in COUNTS:
-        raise ValueError(f"counts must be None or one of {', '.join(COUNTS)}, got {counts!r}")
-    if not 0 < count_decay <= 1:
-        raise ValueError(f"count_decay must be in (0, 1], got {count_decay}")
-
-
-def check_max_norm(max_norm, norm_type):
-    """Raises a ValueError unless they bound a norm."""
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"max_norm must be positive or None, got {max_norm}")
-    if not norm_type > 0:
-        raise ValueError(f"norm_type must be positive (inf for the greatest element), got {norm_type}")
-
-
-def check_rows(name, rows, dim, num_keys=None):
-    """Returns `rows` as a float32 array [V, D].
-
-    Raises:
-        ValueError: if they are of another shape, or not finite.
-    """
-    rows = np.asarray(rows, np.float32)
-    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
-        raise ValueError(f"{name} must be of shape [V, {'D' if dim is None else dim}], got {rows.shape}")
-    if num_keys is not None and len(rows) != num_keys:
-        raise ValueError(f"{name} must have one row for each of {num_keys} keys, got {len(rows)}")
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
-        raise ValueError(f"{name} must be finite, got {name}[{row}, {column}] = {rows[row, column]}")
-    return rows
 
 
 class EmbeddingVariable(keras.Variable):
@@ -156,7 +97,6 @@ class EmbeddingVariable(keras.Variable):
     ):
         check_positive("dim", dim)
         check_positive("input_dim", input_dim, or_none=True)
-        check_positive("max_rows", max_rows, or_none=True)
         check_padding("padding_key", padding_key, input_dim)
         check_max_norm(max_norm, norm_type)
         check_counts(counts, count_decay)
@@ -171,14 +111,8 @@ class EmbeddingVariable(keras.Variable):
         self.initializer = keras.initializers.get(initializer)
         self.seed = choose_seed(seed, self.initializer)
         self.max_rows = max_rows
-        if self.storage == "index" and max_rows is not None and max_rows < input_dim:
-            raise ValueError(f"max_rows must be at least input_dim = {input_dim} for storage 'index', got {max_rows}")
-        row_init = row_initializer(self.initializer)
-        if row_init is None and self.storage != "index":
-            raise ValueError(
-                f"initializer must be one of {', '.join(DYNAMIC_INITIALIZERS)} for a table whose rows are made one at "
-                f"a time (storage {self.storage!r}), got {type(self.initializer).__name__}"
-            )
+        check_max_rows(max_rows, self.storage, input_dim)
+        row_init = choose_row_initializer("initializer", self.initializer, self.storage)
         # The variable's value has no rows: it is what gradients flow to, and tells Keras the width. autocast=False: a
         # mixed-precision policy must not cast it.
         super().__init__(
@@ -198,6 +132,7 @@ class EmbeddingVariable(keras.Variable):
     def _create_table(self, row_init):
         with tf.device("CPU:0"):
             return library.sparse_emb_embedding_table(
+                count_decay=tf.constant(self.count_decay, tf.float64),
                 table_name=self.path,
                 dim=self.dim,
                 storage=self.storage,
@@ -212,7 +147,6 @@ class EmbeddingVariable(keras.Variable):
                 max_norm=self.max_norm or 0.0,
                 norm_type=self.norm_type,
                 num_counts=self.num_counts,
-                count_decay=self.count_decay,
             )
 
     @property
@@ -237,6 +171,11 @@ class EmbeddingVariable(keras.Variable):
     def lookup(self, keys, insert=False, missing="initial"):
         """Returns the rows of keys, float32 `keys.shape + [D]`; see `tse.ops.embedding_lookup`."""
         return ops.embedding_lookup(self, keys, insert=insert, missing=missing)
+
+    def read_rows(self, keys):
+        """Returns the rows of keys [N] as they are in the table, float32 [N, D]: `max_norm` does not bound them."""
+        rows = library.sparse_emb_embedding_table_read_rows(self.table_handle, as_keys(keys))
+        return rows[:, : self.dim]
 
     def contains(self, keys):
         """Returns whether each key is in the table: bool, of the shape of keys."""
@@ -303,14 +242,22 @@ class EmbeddingVariable(keras.Variable):
             "state_bytes": state_bytes,
         }
 
-    def count(self, keys, amounts):
-        """Adds to the counts of keys, which differ; those that are not in the table are passed over.
+    def add_counts(self, keys, amounts, keys_differ=False):
+        """Adds to the counts of keys, which must differ; those that are not in the table are passed over.
 
         Args:
             keys: int32, int64 or string [N].
             amounts: float64 [N, K]: what to add to `seen`, and with counts "clicked" to that.
+            keys_differ: bool, default False. The caller's word that no key comes twice; otherwise the op looks.
         """
-        return library.sparse_emb_embedding_table_count(self.table_handle, as_keys(keys), amounts)
+        self._check_counts()
+        return library.sparse_emb_embedding_table_count(
+            self.table_handle, as_keys(keys), amounts, keys_differ=keys_differ
+        )
+
+    def _check_counts(self):
+        if self.counts is None:
+            raise ValueError(f"table '{self.path}' counts nothing; make it with counts='seen' or 'clicked'")
 
     def key_counts(self, keys):
         """Returns the counts of keys, float64 `keys.shape + [K]`: seen, and with counts "clicked" that.
@@ -318,6 +265,7 @@ class EmbeddingVariable(keras.Variable):
         With n_t what came in step t, the counts at step T are sum_t n_t count_decay^(T - t); a step is an update of the
         table by an optimizer. A key that is not in the table has zeros.
         """
+        self._check_counts()
         keys = as_keys(keys)
         counts = library.sparse_emb_embedding_table_key_counts(self.table_handle, tf.reshape(keys, [-1]))
         return tf.reshape(counts, tf.concat([tf.shape(keys), [self.num_counts]], 0))
@@ -343,8 +291,8 @@ class EmbeddingVariable(keras.Variable):
         >>> rows
         100
 
-        Rows that come or go between two parts may be missed or come twice; rows that stay come once where the table
-        does not grow in between, in the storage "slab" always.
+        Rows that come or go between two parts may be missed or come twice, and with them, in storages that move rows
+        (all but "slab" and "index"), rows that stay. A part may be empty.
 
         Args:
             cursor: int64 scalar: 0 for the first part, then what the part before returned.
@@ -368,8 +316,12 @@ class EmbeddingVariable(keras.Variable):
 
     def _export(self, cursor, max_rows, with_state):
         """Keys, rows, counts, the rule of the state, and the next cursor."""
-        exported = library.sparse_emb_embedding_table_export(self.table_handle, cursor, max_rows, with_state=with_state)
-        return tuple(exported)
+        keys, rows, counts, rule, next_cursor = library.sparse_emb_embedding_table_export(
+            self.table_handle, cursor, max_rows, with_state=with_state
+        )
+        if not with_state:
+            rows = tf.ensure_shape(rows, [None, self.dim])
+        return keys, rows, counts, rule, next_cursor
 
     def bind(self, rule, **initial_values):
         """Binds the table to an update rule, for `tse.ops.embedding_update`; optimizers do this when they are built.
@@ -426,22 +378,29 @@ class EmbeddingVariable(keras.Variable):
         Raises:
             ValueError, TypeError: if it is not of these; the table is as before.
         """
+        self.check_assignable(value)
         if isinstance(value, TableSnapshot):
-            rows = check_rows("rows of the snapshot", value.rows, self.dim, len(value.keys))
             # A table that counts nothing, or something else, has no use for the snapshot's counts.
-            counts = value.counts if value.counts.shape[1] == self.num_counts else np.zeros((len(rows), 0))
+            counts = value.counts if value.counts.shape[1] == self.num_counts else np.zeros((len(value.keys), 0))
             library.sparse_emb_embedding_table_restore(
-                self.table_handle, value.keys, np.concatenate([rows, value.state], 1), counts, value.rule
+                self.table_handle, value.keys, np.concatenate([value.rows, value.state], 1), counts, value.rule
             )
+        else:
+            self.upsert(tf.range(self.input_dim, dtype=tf.int64), np.asarray(value, np.float32))
+        return value
+
+    def check_assignable(self, value):
+        """Raises the ValueError or TypeError that `assign` would."""
+        if isinstance(value, TableSnapshot):
+            value.check(self.dim)
         elif self.input_dim is not None and np.ndim(value) == 2:
-            self.upsert(tf.range(self.input_dim, dtype=tf.int64), check_rows("value", value, self.dim, self.input_dim))
+            check_rows("value", value, self.dim, self.input_dim)
         else:
             kinds = "a tse.TableSnapshot" + (f" or an array [{self.input_dim}, {self.dim}]" if self.input_dim else "")
             raise TypeError(
                 f"variable '{self.path}' is an embedding table; it can be assigned {kinds}, got "
                 f"{type(value).__name__}. upsert(keys, rows) sets rows"
             )
-        return value
 
     # Whatever else reads or writes a variable as one tensor would lose the rows.
 

@@ -35,27 +35,6 @@ inline absl::Status CheckInverse(const tensorflow::Tensor& inverse, int64_t num_
   return absl::OkStatus();
 }
 
-// Splits [B + 1] from 0 to n, ascending.
-inline absl::Status CheckSplits(const char* name, const tensorflow::Tensor& tensor, int64_t n) {
-  TF_RETURN_IF_ERROR(CheckRank(name, tensor, 1));
-  const auto splits = tensor.vec<int64_t>();
-  if (splits.size() == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, " must have at least one element, got none"));
-  }
-  if (splits(0) != 0 || splits(splits.size() - 1) != n) {
-    return absl::InvalidArgumentError(absl::StrCat(name, " must go from 0 to ", n,
-                                                   ", the number of values, got ", splits(0),
-                                                   " to ", splits(splits.size() - 1)));
-  }
-  for (int64_t b = 1; b < splits.size(); ++b) {
-    if (splits(b) >= splits(b - 1)) continue;
-    return absl::InvalidArgumentError(absl::StrCat(name, " must not descend, got ", name, "[", b,
-                                                   "] = ", splits(b), " after ", splits(b - 1)));
-  }
-  return absl::OkStatus();
-}
-
 // The bags of a pooling op whose lists row_splits and weights are inputs.
 inline absl::Status GetBags(tensorflow::OpKernelContext* ctx, int64_t n, Combiner combiner,
                             Bags* out) {

@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "cc/kernels/adapters.h"
-#include "cc/kernels/bag_inputs.h"
 #include "cc/lib/feature_bags.h"
+#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace sparse_emb {
@@ -20,24 +20,20 @@ using tensorflow::TensorShape;
 class EmbeddingBagsOp : public OpKernel {
  public:
   explicit EmbeddingBagsOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    std::vector<int64_t> skipped, skipped_counts, max_lengths, input_dims;
-    std::vector<std::string> names;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("names", &names));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("kinds", &kinds_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("skipped", &skipped));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("skipped_counts", &skipped_counts));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("max_lengths", &max_lengths));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("input_dims", &input_dims));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("with_kept", &with_kept_));
-    auto next = skipped.begin();
-    for (size_t f = 0; f < names.size(); ++f) {
+    FeatureAttrs attrs;
+    OP_REQUIRES_OK(ctx, attrs.Get(ctx));
+    kinds_ = attrs.kinds;
+    with_splits_ = attrs.with_splits;
+    with_kept_ = attrs.with_kept;
+    auto next = attrs.skipped.begin();
+    for (int f = 0; f < attrs.num_features; ++f) {
       FeatureKeys feature = {};
-      feature.name = names[f];
-      feature.max_length = max_lengths.empty() ? -1 : max_lengths[f];
-      feature.input_dim = input_dims.empty() ? -1 : input_dims[f];
-      if (!skipped_counts.empty()) {
-        feature.skipped.assign(next, next + skipped_counts[f]);
-        next += skipped_counts[f];
+      feature.name = attrs.names[f];
+      feature.max_length = attrs.max_lengths.empty() ? -1 : attrs.max_lengths[f];
+      feature.input_dim = attrs.input_dims.empty() ? -1 : attrs.input_dims[f];
+      if (!attrs.skipped_counts.empty()) {
+        feature.skipped.assign(next, next + attrs.skipped_counts[f]);
+        next += attrs.skipped_counts[f];
       }
       features_.push_back(std::move(feature));
     }
@@ -76,22 +72,23 @@ class EmbeddingBagsOp : public OpKernel {
                                            TensorShape({with_kept_ ? num_keys : 0}), &kept));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({keys.size() + 1}), &feature_splits));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({keys.size() + 1}), &first_bags));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(3, TensorShape({num_bags + 1}), &bag_splits));
-    int64_t* splits = bag_splits->vec<int64_t>().data();
+    OP_REQUIRES_OK(
+        ctx, ctx->allocate_output(3, TensorShape({with_splits_ ? num_bags + 1 : 0}), &bag_splits));
+    int64_t* splits = with_splits_ ? bag_splits->vec<int64_t>().data() : nullptr;
     int64_t* kept_to = with_kept_ ? kept.vec<int64_t>().data() : nullptr;
-    *splits++ = 0;
+    if (with_splits_) *splits++ = 0;
     feature_splits->vec<int64_t>()(0) = 0;
     first_bags->vec<int64_t>()(0) = 0;
     int64_t size = 0, position = 0;
     for (int f = 0; f < keys.size(); ++f) {
       if (lends) {
-        for (int64_t b = 0; b < num_bags; ++b) splits[b] = features[f].begin(b + 1);
+        for (int64_t b = 0; with_splits_ && b < num_bags; ++b) splits[b] = features[f].begin(b + 1);
         for (int64_t i = 0; with_kept_ && i < num_keys; ++i) kept_to[i] = i;
         size = num_keys;
       } else {
         AppendBags(features[f], position, &size, bag_keys.vec<int64_t>().data(), splits, kept_to);
       }
-      splits += features[f].num_bags;
+      if (with_splits_) splits += features[f].num_bags;
       position += features[f].n;
       feature_splits->vec<int64_t>()(f + 1) = size;
       first_bags->vec<int64_t>()(f + 1) = first_bags->vec<int64_t>()(f) + features[f].num_bags;
@@ -155,6 +152,7 @@ class EmbeddingBagsOp : public OpKernel {
 
   std::vector<FeatureKeys> features_;  // without their keys
   std::vector<std::string> kinds_;
+  bool with_splits_;
   bool with_kept_;
 };
 

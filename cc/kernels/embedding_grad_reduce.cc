@@ -81,16 +81,14 @@ class EmbeddingGradReduceByKeyOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->input_list("keys", &keys));
     OP_REQUIRES_OK(ctx, ctx->input_list("grads", &grads));
     const int num_tables = keys.size();
-    std::vector<int64_t> all_keys, splits = {0}, tables;
+    std::vector<int64_t> splits = {0}, tables;
     std::vector<const float*> grad_rows;
     for (int t = 0; t < num_tables; ++t) {
       OP_REQUIRES_OK(ctx, CheckRank("keys", keys[t], 1));
       OP_REQUIRES_OK(ctx, CheckRank("grads", grads[t], 2));
       OP_REQUIRES_OK(ctx, CheckDim("grads", grads[t], 0, keys[t].NumElements()));
       OP_REQUIRES_OK(ctx, CheckDim("grads", grads[t], 1, grads[0].dim_size(1)));
-      const auto table_keys = keys[t].vec<int64_t>();
-      all_keys.insert(all_keys.end(), table_keys.data(), table_keys.data() + table_keys.size());
-      splits.push_back(static_cast<int64_t>(all_keys.size()));
+      splits.push_back(splits.back() + keys[t].NumElements());
       tables.push_back(t);
       grad_rows.push_back(grads[t].matrix<float>().data());
     }
@@ -100,15 +98,28 @@ class EmbeddingGradReduceByKeyOp : public OpKernel {
                 absl::InvalidArgumentError(
                     absl::StrCat("keys must have fewer than 2^31 elements, got ", n)));
 
-    std::vector<int64_t> unique(n);
-    std::vector<int32_t> inverse(n), counts(n);
+    Tensor all_keys = keys[0], unique, inverse, counts;
+    const TensorShape shape({n});
+    if (num_tables > 1) {
+      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT64, shape, &all_keys));
+      for (int t = 0; t < num_tables; ++t) {
+        const auto from = keys[t].vec<int64_t>();
+        std::copy(from.data(), from.data() + from.size(),
+                  all_keys.vec<int64_t>().data() + splits[t]);
+      }
+    }
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT64, shape, &unique));
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT32, shape, &inverse));
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT32, shape, &counts));
     Tensor *unique_keys, *table_splits, *grad_unique;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({num_tables + 1}), &table_splits));
     int64_t* unique_splits = table_splits->vec<int64_t>().data();
+    const int64_t* unique_from = unique.vec<int64_t>().data();
     IntraOpPool pool(ctx);
     const int64_t num_unique =
-        DedupKeysByTable(all_keys.data(), splits.data(), tables.data(), num_tables, num_tables,
-                         unique.data(), inverse.data(), counts.data(), unique_splits, &pool);
+        DedupKeysByTable(all_keys.vec<int64_t>().data(), splits.data(), tables.data(), num_tables,
+                         num_tables, unique.vec<int64_t>().data(), inverse.vec<int32_t>().data(),
+                         counts.vec<int32_t>().data(), unique_splits, &pool);
     if (num_tables == 1 && num_unique == n) {  // each gradient is its own sum
       ctx->set_output(0, keys[0]);
       ctx->set_output(2, grads[0]);
@@ -116,8 +127,8 @@ class EmbeddingGradReduceByKeyOp : public OpKernel {
     }
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_unique}), &unique_keys));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({num_unique, dim}), &grad_unique));
-    std::copy(unique.begin(), unique.begin() + num_unique, unique_keys->vec<int64_t>().data());
-    ReduceGradsByTable(grad_rows, splits.data(), inverse.data(), unique_splits, dim,
+    std::copy(unique_from, unique_from + num_unique, unique_keys->vec<int64_t>().data());
+    ReduceGradsByTable(grad_rows, splits.data(), inverse.vec<int32_t>().data(), unique_splits, dim,
                        grad_unique->matrix<float>().data(), &pool);
   }
 };

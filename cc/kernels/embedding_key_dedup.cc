@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "cc/kernels/adapters.h"
-#include "cc/kernels/bag_inputs.h"
 #include "cc/lib/key_dedup.h"
+#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace sparse_emb {
@@ -20,8 +20,7 @@ using tensorflow::TensorShape;
 class EmbeddingKeyDedupOp : public OpKernel {
  public:
   explicit EmbeddingKeyDedupOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("tables", &tables_));
-    num_tables_ = tables_.empty() ? 0 : *std::max_element(tables_.begin(), tables_.end()) + 1;
+    OP_REQUIRES_OK(ctx, attrs_.Get(ctx));
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -36,7 +35,8 @@ class EmbeddingKeyDedupOp : public OpKernel {
     const int64_t one_feature[] = {0, n};
     const int64_t* splits = one_feature;
     if (feature_splits.size() == 1) {
-      OP_REQUIRES_OK(ctx, CheckDim("feature_splits", feature_splits[0], 0, tables_.size() + 1));
+      OP_REQUIRES_OK(ctx,
+                     CheckDim("feature_splits", feature_splits[0], 0, attrs_.tables.size() + 1));
       OP_REQUIRES_OK(ctx, CheckSplits("feature_splits", feature_splits[0], n));
       splits = feature_splits[0].vec<int64_t>().data();
     }
@@ -47,13 +47,14 @@ class EmbeddingKeyDedupOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT64, keys.shape(), &unique_buffer));
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT32, keys.shape(), &counts_buffer));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, keys.shape(), &inverse));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(3, TensorShape({num_tables_ + 1}), &table_splits));
+    OP_REQUIRES_OK(ctx,
+                   ctx->allocate_output(3, TensorShape({attrs_.num_tables + 1}), &table_splits));
     const int64_t* unique_from = unique_buffer.vec<int64_t>().data();
     const int32_t* counts_from = counts_buffer.vec<int32_t>().data();
     IntraOpPool pool(ctx);
     const int64_t num_unique = DedupKeysByTable(
-        keys.vec<int64_t>().data(), splits, tables_.data(), tables_.size(), num_tables_,
-        unique_buffer.vec<int64_t>().data(), inverse->vec<int32_t>().data(),
+        keys.vec<int64_t>().data(), splits, attrs_.tables.data(), attrs_.tables.size(),
+        attrs_.num_tables, unique_buffer.vec<int64_t>().data(), inverse->vec<int32_t>().data(),
         counts_buffer.vec<int32_t>().data(), table_splits->vec<int64_t>().data(), &pool);
 
     Tensor *unique, *counts;
@@ -64,8 +65,7 @@ class EmbeddingKeyDedupOp : public OpKernel {
   }
 
  private:
-  std::vector<int64_t> tables_;
-  int64_t num_tables_;
+  KeyDedupAttrs attrs_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingKeyDedup").Device(DEVICE_CPU),

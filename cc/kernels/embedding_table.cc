@@ -36,20 +36,20 @@ class EmbeddingTableOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ToAbsl(InitialRow::Make(kind, a, b, seed, &options_.initial_row)));
     bool has_padding;
     int64_t padding_key;
-    float count_decay;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("has_padding", &has_padding));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("padding_key", &padding_key));
     if (has_padding) options_.padding_key = padding_key;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("max_norm", &options_.max_norm.limit));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("norm_type", &options_.max_norm.p));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_counts", &options_.key_counts.width));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("count_decay", &count_decay));
-    options_.key_counts.decay = count_decay;
   }
 
   void Compute(OpKernelContext* ctx) override {
+    OP_REQUIRES_OK(ctx, CheckRank("count_decay", ctx->input(0), 0));
+    TableOptions options = options_;
+    options.key_counts.decay = ctx->input(0).scalar<double>()();
     std::unique_ptr<Table> table;
-    OP_REQUIRES_OK(ctx, ToAbsl(MakeTable(options_, &table)));
+    OP_REQUIRES_OK(ctx, ToAbsl(MakeTable(std::move(options), &table)));
     Tensor* handle;
     tensorflow::AllocatorAttributes on_host;
     on_host.set_on_host(true);
@@ -147,7 +147,9 @@ class EmbeddingTableStatisticsOp : public OpKernel {
 
 class EmbeddingTableCountOp : public OpKernel {
  public:
-  using OpKernel::OpKernel;
+  explicit EmbeddingTableCountOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("keys_differ", &keys_differ_));
+  }
 
   void Compute(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
@@ -161,7 +163,31 @@ class EmbeddingTableCountOp : public OpKernel {
     IntraOpPool pool(ctx);
     OP_REQUIRES_OK(
         ctx, ToAbsl((*table)->Count(keys.vec<int64_t>().data(), amounts.matrix<double>().data(),
-                                    keys.NumElements(), &pool)));
+                                    keys.NumElements(), keys_differ_, &pool)));
+  }
+
+ private:
+  bool keys_differ_;
+};
+
+class EmbeddingTableReadRowsOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    const Tensor& keys = ctx->input(1);
+    OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
+    const int64_t n = keys.NumElements();
+    const auto allocate = [&](int64_t width) -> float* {
+      Tensor* rows;
+      const absl::Status status = ctx->allocate_output(0, TensorShape({n, width}), &rows);
+      ctx->SetStatus(status);
+      return status.ok() ? rows->matrix<float>().data() : nullptr;
+    };
+    IntraOpPool pool(ctx);
+    OP_REQUIRES_OK(ctx, ToAbsl((*table)->ReadRows(keys.vec<int64_t>().data(), n, allocate, &pool)));
   }
 };
 
@@ -342,6 +368,8 @@ REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableCount").Device(DEVICE_CPU)
                         EmbeddingTableCountOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableKeyCounts").Device(DEVICE_CPU),
                         EmbeddingTableKeyCountsOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableReadRows").Device(DEVICE_CPU),
+                        EmbeddingTableReadRowsOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableScatterAdd").Device(DEVICE_CPU),
                         EmbeddingTableScatterAddOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableExport").Device(DEVICE_CPU),

@@ -26,9 +26,10 @@ void AppendBags(const FeatureKeys& feature, int64_t position, int64_t* size, int
     return;
   }
   for (int64_t b = 0; b < feature.num_bags; ++b) {
-    int64_t end = feature.begin(b + 1);
-    if (feature.max_length >= 0) end = std::min(end, feature.begin(b) + feature.max_length);
-    for (int64_t i = feature.begin(b); i < end; ++i) {
+    const int64_t begin = feature.begin(b);
+    int64_t length = feature.begin(b + 1) - begin;
+    if (feature.max_length >= 0) length = std::min(length, feature.max_length);
+    for (int64_t i = begin; i < begin + length; ++i) {
       if (feature.Skips(feature.keys[i])) continue;
       keys[*size] = feature.keys[i];
       if (kept != nullptr) kept[*size] = position + i;

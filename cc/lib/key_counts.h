@@ -33,6 +33,7 @@ struct KeyCounts {
     std::fill(at + 2, at + floats(), 0.0f);
   }
   void Add(float* at, int64_t step, const double* amounts) const {
+    if (width == 0) return;
     const double factor = FactorOf(at, step);
     std::memcpy(at, &step, sizeof(step));
     for (int64_t k = 0; k < width; ++k) {
@@ -41,6 +42,7 @@ struct KeyCounts {
     }
   }
   void Get(const float* at, int64_t step, double* counts) const {
+    if (width == 0) return;
     const double factor = FactorOf(at, step);
     for (int64_t k = 0; k < width; ++k) counts[k] = factor * CountAt(at, k);
   }

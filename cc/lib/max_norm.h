@@ -26,15 +26,17 @@ struct MaxNorm {
  private:
   float NormOf(const float* row, int64_t dim) const {
     if (p == 2.0f) return std::sqrt(Dot(row, row, dim));
-    float norm = 0.0f;
-    if (std::isinf(p)) {
-      for (int64_t d = 0; d < dim; ++d) norm = std::max(norm, std::abs(row[d]));
-      return norm;
+    float greatest = 0.0f;
+    for (int64_t d = 0; d < dim; ++d) greatest = std::max(greatest, std::abs(row[d]));
+    if (std::isinf(p) || greatest == 0.0f) return greatest;
+    float sum = 0.0f;
+    if (p == 1.0f) {
+      for (int64_t d = 0; d < dim; ++d) sum += std::abs(row[d]);
+      return sum;
     }
-    for (int64_t d = 0; d < dim; ++d) {
-      norm += p == 1.0f ? std::abs(row[d]) : std::pow(std::abs(row[d]), p);
-    }
-    return p == 1.0f ? norm : std::pow(norm, 1.0f / p);
+    // Of the elements over the greatest, whose powers do not all vanish.
+    for (int64_t d = 0; d < dim; ++d) sum += std::pow(std::abs(row[d]) / greatest, p);
+    return greatest * std::pow(sum, 1.0f / p);
   }
 };
 

@@ -153,6 +153,15 @@ class ShardedRows {
     return marked;
   }
 
+  // Writes what a key that is not there reads as.
+  void FillMissing(int64_t key, Missing missing, float* row) const {
+    if (missing == Missing::kZeros || options_->padding_key == key) {
+      std::fill(row, row + options_->dim, 0.0f);
+    } else {
+      options_->initial_row.Fill(key, row, options_->dim);
+    }
+  }
+
   // Inserts keys, which differ and are not there, with their initial embeddings, no counts and this
   // state. If memory runs out, nothing has changed.
   Status Insert(const int64_t* keys, int64_t n, const std::vector<float>& initial_state,
@@ -218,14 +227,6 @@ class ShardedRows {
 
  private:
   static constexpr int64_t kShardStride = int64_t{1} << 48;
-
-  void FillMissing(int64_t key, Missing missing, float* row) const {
-    if (missing == Missing::kZeros || options_->padding_key == key) {
-      std::fill(row, row + options_->dim, 0.0f);
-    } else {
-      options_->initial_row.Fill(key, row, options_->dim);
-    }
-  }
 
   // Calls fn(store, first, last) for every shard that keys touch, at once for different shards;
   // [first, last) are the positions of its keys, ascending.

@@ -42,8 +42,31 @@ class ShardedTable final : public Table {
       }
       return {};
     }
-    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsert(keys, n, missing, out, pool));
-    if (options().max_norm.enabled()) BoundNormsInPlace(keys, n, out, pool);
+    int64_t changes;
+    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsert(keys, n, missing, out, &changes, pool));
+    if (options().max_norm.enabled()) BoundNormsInPlace(keys, n, changes, missing, out, pool);
+    return {};
+  }
+
+  Status ReadRows(const int64_t* keys, int64_t n,
+                  const std::function<float*(int64_t width)>& allocate, WorkerPool* pool) override {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
+    const int64_t dim = options().dim;
+    const std::shared_lock lock = LockShared();
+    const std::vector<float>& initial_state = binding_.initial_state;
+    const int64_t state_width = initial_state.size();
+    float* out = allocate(dim + state_width);
+    if (out == nullptr) return {};
+    rows_.ForEachRow(keys, n, pool, [&](int64_t i, const float* row) {
+      float* to = out + i * (dim + state_width);
+      if (row == nullptr) {
+        rows_.FillMissing(keys[i], Missing::kInitial, to);
+        std::copy(initial_state.begin(), initial_state.end(), to + dim);
+      } else {
+        std::copy(row, row + dim, to);
+        std::copy(row + rows_.state_at(), row + rows_.state_at() + state_width, to + dim);
+      }
+    });
     return {};
   }
 
@@ -103,13 +126,15 @@ class ShardedTable final : public Table {
     return Change(unique, pool, [&](int64_t u, float* row) { Add(&sums[u * dim], row, dim); });
   }
 
-  Status Count(const int64_t* keys, const double* amounts, int64_t n, WorkerPool* pool) override {
+  Status Count(const int64_t* keys, const double* amounts, int64_t n, bool keys_differ,
+               WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
-    SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
+    if (!keys_differ) SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
     const KeyCounts& counts = options().key_counts;
     const std::unique_lock lock = LockAlone();
     rows_.ForEachRow(keys, n, pool, [&](int64_t i, float* row) {
-      if (row != nullptr) counts.Add(row + rows_.counts_at(), updates_, amounts + i * counts.width);
+      if (row == nullptr || IsPadding(keys[i])) return;
+      counts.Add(row + rows_.counts_at(), updates_, amounts + i * counts.width);
     });
     return {};
   }
@@ -172,7 +197,7 @@ class ShardedTable final : public Table {
     }
     if (limit <= 0) return Error(Code::kInvalidArgument, "max_rows must be positive, got ", limit);
     const std::shared_lock lock = LockShared();
-    *rule = binding_.rule;
+    *rule = with_state ? binding_.rule : "";
     const int64_t dim = options().dim;
     const int64_t state_width = with_state ? binding_.initial_state.size() : 0;
     const KeyCounts& counts = options().key_counts;
@@ -182,7 +207,7 @@ class ShardedTable final : public Table {
       out.rows = std::copy(row, row + dim, out.rows);
       const float* state = row + rows_.state_at();
       out.rows = std::copy(state, state + state_width, out.rows);
-      if (counts.width > 0) counts.Get(row + rows_.counts_at(), updates_, out.counts);
+      counts.Get(row + rows_.counts_at(), updates_, out.counts);
       out.counts += counts.width;
     };
     if (cursor == 0 && limit >= rows_.size()) {
@@ -214,7 +239,11 @@ class ShardedTable final : public Table {
     }
     const std::unique_lock lock = LockAlone();
     const int64_t state_width = binding_.initial_state.size();
-    const bool keep_state = rule == binding_.rule && in.width == dim + state_width;
+    const bool keep_state = !rule.empty() && rule == binding_.rule;
+    if (keep_state && in.width != dim + state_width) {
+      return Error(Code::kInvalidArgument, "rows with the state of rule ", rule, " must be ",
+                   dim + state_width, " wide, got ", in.width);
+    }
     const KeyCounts& counts = options().key_counts;
     MemoryGuard memory(options().name);
     Status status;
@@ -282,15 +311,16 @@ class ShardedTable final : public Table {
     return std::unique_lock(mutex_);
   }
 
-  // out[i] = the row of keys[i], inserted where it is missing (but for the padding key's).
-  Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, float* out,
+  // out[i] = the row of keys[i], inserted where it is missing (but for the padding key's). They are
+  // of the moment that *changes tells.
+  Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, float* out, int64_t* changes,
                       WorkerPool* pool) {
     std::vector<uint8_t> absent(n);
-    int64_t absent_count, changes;
+    int64_t absent_count;
     {
       const std::shared_lock lock = LockShared();
       absent_count = rows_.Read(keys, n, missing, out, absent.data(), pool);
-      changes = changes_;
+      *changes = changes_;
     }
     if (absent_count == 0) return {};
 
@@ -313,9 +343,10 @@ class ShardedTable final : public Table {
     const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(
         FindOrInsert(unique.keys.data(), unique.size, false, rows.data(), pool));
-    if (changes_ != changes) {
+    if (changes_ != *changes) {
       // What was read before is no longer of one moment with the rest.
       rows_.Read(keys, n, missing, out, nullptr, pool);
+      *changes = changes_;
       return {};
     }
     pool->ParallelFor(positions.size(), rows_.SearchCost(), [&](int64_t begin, int64_t end) {
@@ -331,38 +362,44 @@ class ShardedTable final : public Table {
     if (scale != 1.0f) Scale(scale, row, options().dim);
   }
 
-  // Scales the rows of those `out` [n, D] whose norm is beyond the bound, in the table and in out.
-  void BoundNormsInPlace(const int64_t* keys, int64_t n, float* out, WorkerPool* pool) {
+  // The positions of those rows [n, D] whose norm is beyond the bound.
+  std::vector<int64_t> BeyondBound(const float* rows, int64_t n, WorkerPool* pool) const {
     const int64_t dim = options().dim;
     std::vector<uint8_t> is_beyond(n);
     pool->ParallelFor(n, dim, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        is_beyond[i] = options().max_norm.ScaleOf(out + i * dim, dim) != 1.0f;
+        is_beyond[i] = options().max_norm.ScaleOf(rows + i * dim, dim) != 1.0f;
       }
     });
-    std::vector<int64_t> positions, beyond;
+    std::vector<int64_t> positions;
     for (int64_t i = 0; i < n; ++i) {
-      if (!is_beyond[i]) continue;
-      positions.push_back(i);
-      beyond.push_back(keys[i]);
+      if (is_beyond[i]) positions.push_back(i);
     }
-    if (beyond.empty()) return;
-    const UniqueKeys unique(beyond.data(), beyond.size(), pool);
-    std::vector<float*> rows(unique.size);
+    return positions;
+  }
+
+  // Scales the rows of those keys whose norm in `out` [n, D] is beyond the bound, in the table and
+  // in out, which was read at the moment that `changes` tells.
+  void BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes, Missing missing,
+                         float* out, WorkerPool* pool) {
+    const int64_t dim = options().dim;
+    std::vector<int64_t> positions = BeyondBound(out, n, pool);
+    if (positions.empty()) return;
     const std::unique_lock lock = LockAlone();
-    rows_.Find(unique.keys.data(), unique.size, rows.data(), pool);
-    ++changes_;
-    for (float* row : rows) {
-      if (row != nullptr) BoundNorm(row);
+    if (changes_ != changes) {
+      rows_.Read(keys, n, missing, out, nullptr, pool);
+      positions = BeyondBound(out, n, pool);
     }
-    for (uint64_t j = 0; j < positions.size(); ++j) {
+    ++changes_;
+    std::vector<int64_t> beyond;
+    for (int64_t i : positions) beyond.push_back(keys[i]);
+    std::vector<float*> rows(beyond.size());
+    rows_.Find(beyond.data(), beyond.size(), rows.data(), pool);
+    for (size_t j = 0; j < rows.size(); ++j) {
       float* at = out + positions[j] * dim;
-      const float* row = rows[unique.inverse[j]];
-      if (row != nullptr) {
-        Copy(row, at, dim);
-      } else {  // removed since it was read
-        BoundNorm(at);
-      }
+      BoundNorm(at);
+      // A key that comes again finds what its first coming wrote.
+      if (rows[j] != nullptr) Copy(at, rows[j], dim);
     }
   }
 

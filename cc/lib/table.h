@@ -36,7 +36,8 @@ struct TableOptions {
   int64_t input_dim = -1;        // keys must be in [0, input_dim); -1: every int64
   int64_t max_rows = -1;         // the table never holds more; -1: no bound
   InitialRow initial_row;
-  // Its initial row is zeros; only Upsert, ScatterAdd and Restore make or change its row.
+  // Its initial row is zeros. Only Upsert, ScatterAdd and Restore make its row, and no update
+  // changes it; max_norm bounds it as any other, as in PyTorch.
   std::optional<int64_t> padding_key;
   MaxNorm max_norm;      // of the rows that are looked up
   KeyCounts key_counts;  // which are kept in the rows
@@ -89,6 +90,12 @@ class Table {
   virtual Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
                         WorkerPool* pool) = 0;
 
+  // Writes the rows of keys as they are in the table, [embedding | state], to allocate(D + S); a
+  // missing key's are its initial ones. Norms are not bounded.
+  virtual Status ReadRows(const int64_t* keys, int64_t n,
+                          const std::function<float*(int64_t width)>& allocate,
+                          WorkerPool* pool) = 0;
+
   // Applies the rule to the rows of keys, which must differ, with the gradients grads [n, D]. A
   // missing key is inserted first. `token` is that of the binding the caller believes in; 0
   // accepts any binding of the same rule. `keys_differ` is the caller's word that they do.
@@ -110,9 +117,11 @@ class Table {
   virtual Status ScatterAdd(const int64_t* keys, const float* deltas, int64_t n,
                             WorkerPool* pool) = 0;
 
-  // Adds amounts [n, K] to the counts of keys; those that are not in the table are passed over. The
-  // step of the counts is the number of updates so far.
-  virtual Status Count(const int64_t* keys, const double* amounts, int64_t n, WorkerPool* pool) = 0;
+  // Adds amounts [n, K] to the counts of keys, which must differ; those that are not in the table,
+  // and the padding key, are passed over. The step of the counts is the number of updates so far.
+  // `keys_differ` is the caller's word that they do.
+  virtual Status Count(const int64_t* keys, const double* amounts, int64_t n, bool keys_differ,
+                       WorkerPool* pool) = 0;
 
   // out [n, K] = the counts of keys; zeros where a key is not in the table.
   virtual Status GetCounts(const int64_t* keys, int64_t n, double* out, WorkerPool* pool) = 0;
@@ -135,8 +144,10 @@ class Table {
   // Writes rows in the storage's order, from the position `cursor` on (0: the first), about `limit`
   // at most (all of a place that holds several). *next is where to go on, or -1 after the last row.
   // allocate(n, width) must give room for n rows of `width` floats, D, or with_state D + S, and
-  // their counts; where it returns null pointers, nothing is written. *rule is that of the state.
-  // Rows that come or go between two calls may be missed or come twice.
+  // their counts; where it returns null pointers, nothing is written; it must not call the table.
+  // *rule is that of the state, empty without one. A part may be empty. Rows that come or go between
+  // two calls may be missed or come twice, and with them, in storages that move rows (all but slab
+  // and index), rows that stay.
   using Allocate = std::function<TableRows(int64_t n, int64_t width)>;
   virtual Status Export(bool with_state, int64_t cursor, int64_t limit, const Allocate& allocate,
                         std::string* rule, int64_t* next) = 0;

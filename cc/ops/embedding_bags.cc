@@ -1,7 +1,4 @@
-#include <string>
-#include <vector>
-
-#include "absl/strings/str_cat.h"
+#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
@@ -27,65 +24,27 @@ REGISTER_OP("SparseEmb>EmbeddingBags")
     .Attr("skipped_counts: list(int) = []")
     .Attr("max_lengths: list(int) = []")
     .Attr("input_dims: list(int) = []")
+    .Attr("with_splits: bool = true")
     .Attr("with_kept: bool = false")
     .SetShapeFn([](InferenceContext* c) {
-      int num_features, num_ragged;
-      bool with_kept;
-      std::vector<std::string> names, kinds;
-      std::vector<int64_t> skipped, skipped_counts, max_lengths, input_dims;
-      TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
-      TF_RETURN_IF_ERROR(c->GetAttr("num_ragged", &num_ragged));
-      TF_RETURN_IF_ERROR(c->GetAttr("names", &names));
-      TF_RETURN_IF_ERROR(c->GetAttr("kinds", &kinds));
-      TF_RETURN_IF_ERROR(c->GetAttr("skipped", &skipped));
-      TF_RETURN_IF_ERROR(c->GetAttr("skipped_counts", &skipped_counts));
-      TF_RETURN_IF_ERROR(c->GetAttr("max_lengths", &max_lengths));
-      TF_RETURN_IF_ERROR(c->GetAttr("input_dims", &input_dims));
-      TF_RETURN_IF_ERROR(c->GetAttr("with_kept", &with_kept));
-      const auto check_size = [&](const char* name, size_t size, bool optional) {
-        if (static_cast<int>(size) == num_features || (optional && size == 0)) {
-          return absl::OkStatus();
-        }
-        return absl::InvalidArgumentError(absl::StrCat(name, " must have one element for each of ",
-                                                       num_features, " features, got ", size));
-      };
-      TF_RETURN_IF_ERROR(check_size("names", names.size(), false));
-      TF_RETURN_IF_ERROR(check_size("kinds", kinds.size(), false));
-      TF_RETURN_IF_ERROR(check_size("skipped_counts", skipped_counts.size(), true));
-      TF_RETURN_IF_ERROR(check_size("max_lengths", max_lengths.size(), true));
-      TF_RETURN_IF_ERROR(check_size("input_dims", input_dims.size(), true));
-      int64_t skipped_total = 0;
-      for (int64_t count : skipped_counts) {
-        if (count < 0) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("skipped_counts must not be negative, got ", count));
-        }
-        skipped_total += count;
-      }
-      if (skipped_total != static_cast<int64_t>(skipped.size())) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("skipped must have the sum of skipped_counts, ", skipped_total,
-                         " elements, got ", skipped.size()));
-      }
+      FeatureAttrs attrs;
+      TF_RETURN_IF_ERROR(attrs.Get(c));
+      const int num_features = attrs.num_features;
 
-      bool keeps_all = skipped.empty();
-      for (int64_t length : max_lengths) keeps_all = keeps_all && length < 0;
+      bool keeps_all = attrs.skipped.empty();
+      for (int64_t length : attrs.max_lengths) keeps_all = keeps_all && length < 0;
       DimensionHandle num_keys = c->MakeDim(0), num_bags = c->MakeDim(0);
       int ragged = 0;
       for (int f = 0; f < num_features; ++f) {
         ShapeHandle keys = c->input(f);
-        if (kinds[f] == "ragged") {
-          if (ragged == num_ragged) {
-            return absl::InvalidArgumentError(absl::StrCat(
-                "row_splits must have one tensor for each ragged feature, got ", num_ragged));
-          }
+        if (attrs.kinds[f] == "ragged") {
           ShapeHandle splits;
           DimensionHandle bags;
           TF_RETURN_IF_ERROR(c->WithRank(keys, 1, &keys));
           TF_RETURN_IF_ERROR(c->WithRank(c->input(num_features + ragged++), 1, &splits));
           TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, &bags));
           TF_RETURN_IF_ERROR(c->Add(num_bags, bags, &num_bags));
-        } else if (kinds[f] == "last_axis") {
+        } else if (attrs.kinds[f] == "last_axis") {
           TF_RETURN_IF_ERROR(c->WithRankAtLeast(keys, 1, &keys));
           DimensionHandle bags = c->RankKnown(keys) ? c->MakeDim(1) : c->UnknownDim();
           for (int axis = 0; c->RankKnown(keys) && axis < c->Rank(keys) - 1; ++axis) {
@@ -97,19 +56,14 @@ REGISTER_OP("SparseEmb>EmbeddingBags")
         }
         TF_RETURN_IF_ERROR(c->Add(num_keys, c->NumElements(keys), &num_keys));
       }
-      if (ragged != num_ragged) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("row_splits must have one tensor for each of ", ragged,
-                         " ragged features, got ", num_ragged));
-      }
       if (!keeps_all) num_keys = c->UnknownDim();
       DimensionHandle num_splits;
       TF_RETURN_IF_ERROR(c->Add(num_bags, 1, &num_splits));
       c->set_output(0, c->Vector(num_keys));
       c->set_output(1, c->Vector(num_features + 1));
       c->set_output(2, c->Vector(num_features + 1));
-      c->set_output(3, c->Vector(num_splits));
-      c->set_output(4, c->Vector(with_kept ? num_keys : c->MakeDim(0)));
+      c->set_output(3, c->Vector(attrs.with_splits ? num_splits : c->MakeDim(0)));
+      c->set_output(4, c->Vector(attrs.with_kept ? num_keys : c->MakeDim(0)));
       return absl::OkStatus();
     })
     .Doc(R"doc(
@@ -126,7 +80,7 @@ bag_keys: int64 [N'], the keys that are kept.
 feature_splits: int64 [F + 1]: the keys of feature f are [feature_splits[f], feature_splits[f + 1]).
 first_bags: int64 [F + 1]: the bags of feature f are [first_bags[f], first_bags[f + 1]).
 bag_splits: int64 [B + 1], B the number of all bags: bag b holds the keys from bag_splits[b] to
-  bag_splits[b + 1] - 1.
+  bag_splits[b + 1] - 1. Empty without with_splits.
 kept: int64 [N'], where each key stood among all that came in; empty without with_kept.
 names: of the features, for error messages.
 kinds: what a feature's bags are: 'each' of its keys, its keys along the 'last_axis', or 'ragged'.
@@ -134,6 +88,7 @@ skipped: the keys of the features that stand for nothing, one feature's after th
 skipped_counts: how many of them each feature has; empty: none.
 max_lengths: how many keys of a bag count, skipped ones too; -1, or no list: all.
 input_dims: keys must be in [0, input_dim) or skipped; -1, or no list: every int64.
+with_splits: whether to give `bag_splits`.
 with_kept: whether to give `kept`.
 )doc");
 

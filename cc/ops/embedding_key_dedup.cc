@@ -1,7 +1,4 @@
-#include <algorithm>
-#include <vector>
-
-#include "absl/strings/str_cat.h"
+#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
@@ -23,34 +20,19 @@ REGISTER_OP("SparseEmb>EmbeddingKeyDedup")
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle keys;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 1, &keys));
-      int num_splits;
-      std::vector<int64_t> tables;
-      TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
-      TF_RETURN_IF_ERROR(c->GetAttr("tables", &tables));
-      const int64_t num_features = static_cast<int64_t>(tables.size());
-      int64_t num_tables = 0;
-      for (int64_t table : tables) {
-        if (table < 0 || table >= num_features) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("tables must be in [0, ", num_features, "), got ", table));
-        }
-        num_tables = std::max(num_tables, table + 1);
-      }
-      if (num_splits > 1 || (num_splits == 0 && num_features != 1)) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "keys of ", num_features, " features need one feature_splits, got ", num_splits));
-      }
-      if (num_splits == 1) {
+      KeyDedupAttrs attrs;
+      TF_RETURN_IF_ERROR(attrs.Get(c));
+      if (attrs.num_splits == 1) {
         ShapeHandle splits;
         DimensionHandle size;
         TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &splits));
-        TF_RETURN_IF_ERROR(c->WithValue(c->Dim(splits, 0), num_features + 1, &size));
+        TF_RETURN_IF_ERROR(c->WithValue(c->Dim(splits, 0), attrs.tables.size() + 1, &size));
       }
       const ShapeHandle unique = c->Vector(c->UnknownDim());
       c->set_output(0, unique);
       c->set_output(1, keys);
       c->set_output(2, unique);
-      c->set_output(3, c->Vector(num_tables + 1));
+      c->set_output(3, c->Vector(attrs.num_tables + 1));
       return absl::OkStatus();
     })
     .Doc(R"doc(

@@ -1,4 +1,5 @@
 #include "absl/strings/str_cat.h"
+#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
@@ -23,11 +24,7 @@ REGISTER_OP("SparseEmb>EmbeddingLookup")
       int num_tables, num_splits;
       TF_RETURN_IF_ERROR(c->GetAttr("num_tables", &num_tables));
       TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
-      if (num_splits != (num_tables == 1 ? 0 : 1)) {
-        return absl::InvalidArgumentError(absl::StrCat("keys of ", num_tables, " tables need ",
-                                                       num_tables == 1 ? "no" : "one",
-                                                       " table_splits, got ", num_splits));
-      }
+      TF_RETURN_IF_ERROR(CheckNumTableSplits(num_tables, num_splits));
       ShapeHandle handle, keys, anchor;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(num_tables), 1, &keys));
       if (num_splits == 1) {

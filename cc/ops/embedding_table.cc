@@ -11,6 +11,7 @@ using tensorflow::shape_inference::ScalarShape;
 using tensorflow::shape_inference::ShapeHandle;
 
 REGISTER_OP("SparseEmb>EmbeddingTable")
+    .Input("count_decay: double")
     .Output("table: resource")
     .Attr("table_name: string")
     .Attr("dim: int")
@@ -26,12 +27,17 @@ REGISTER_OP("SparseEmb>EmbeddingTable")
     .Attr("max_norm: float = 0")
     .Attr("norm_type: float = 2")
     .Attr("num_counts: int = 0")
-    .Attr("count_decay: float = 1")
     .SetIsStateful()
-    .SetShapeFn(ScalarShape)
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle count_decay;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 0, &count_decay));
+      return ScalarShape(c);
+    })
     .Doc(R"doc(
 A new, empty embedding table, which lives as long as its handle.
 
+count_decay: float64 scalar, what the counts are multiplied by at every update of the table, in
+  (0, 1].
 table: the handle.
 table_name: for error messages; it is no identity, two tables may share a name.
 dim: D, the width of an embedding.
@@ -46,7 +52,6 @@ padding_key: its initial row is zeros, lookups do not insert it and updates pass
 max_norm: rows are scaled on lookup so that their norm is not beyond it; 0: no bound.
 norm_type: p of that norm, positive or infinity.
 num_counts: K, how many counts each row keeps.
-count_decay: what the counts are multiplied by at every update of the table, in (0, 1].
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableBind")
@@ -125,6 +130,7 @@ REGISTER_OP("SparseEmb>EmbeddingTableCount")
     .Input("table: resource")
     .Input("keys: int64")
     .Input("amounts: double")
+    .Attr("keys_differ: bool = false")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle keys, amounts;
@@ -138,6 +144,7 @@ Adds to the counts of keys. Keys that are not in the table are passed over.
 
 keys: int64 [N], which differ.
 amounts: float64 [N, K].
+keys_differ: the caller's word that no key comes twice. Otherwise the op looks.
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableKeyCounts")
@@ -156,6 +163,25 @@ The counts of keys; zeros where a key is not in the table.
 
 keys: int64 [N].
 counts: float64 [N, K].
+)doc");
+
+REGISTER_OP("SparseEmb>EmbeddingTableReadRows")
+    .Input("table: resource")
+    .Input("keys: int64")
+    .Output("rows: float")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle keys;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &keys));
+      c->set_output(0, c->Matrix(c->Dim(keys, 0), c->UnknownDim()));
+      return absl::OkStatus();
+    })
+    .Doc(R"doc(
+The rows of keys as they are in the table, with the optimizer's state; norms are not bounded. A key
+that is not in the table has its initial row and state.
+
+keys: int64 [N].
+rows: float32 [N, D + S].
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableScatterAdd")
@@ -244,7 +270,8 @@ REGISTER_OP("SparseEmb>EmbeddingTableExport")
     .Doc(R"doc(
 Keys and rows of an embedding table in the storage's order, all or a part of them.
 
-Rows that come or go between two parts may be missed or come twice.
+Rows that come or go between two parts may be missed or come twice, and with them, in storages that
+move rows (all but slab and index), rows that stay. A part may be empty.
 
 cursor: int64 scalar, 0 for the first part, then `next` of the part before.
 max_rows: int64 scalar, how many rows at most (storage unordered_map: a few more, the rest of a
@@ -252,7 +279,7 @@ max_rows: int64 scalar, how many rows at most (storage unordered_map: a few more
 keys: int64 [V].
 rows: float32 [V, D], or [V, D + S] with the optimizer's state.
 counts: float64 [V, K].
-rule: the update rule that the state is of; empty without one.
+rule: the update rule that the state is of; empty without state.
 next: int64 scalar, -1 after the last row.
 )doc");
 
@@ -278,9 +305,9 @@ Replaces all rows of an embedding table by what EmbeddingTableExport gave, of th
 
 keys: int64 [V], which differ.
 rows: float32 [V, D + S]. The state is kept if the table is bound to `rule`, otherwise it begins
-  anew; S may be 0.
+  anew.
 counts: float64 [V, K], or [V, 0]: the counts begin anew.
-rule: the update rule that the state is of.
+rule: the update rule that the state is of; empty: there is none.
 )doc");
 
 }  // namespace sparse_emb

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
@@ -18,11 +19,7 @@ absl::Status CheckKeysAndGrads(InferenceContext* c, int num_tables, int num_spli
                                int keys_input) {
   ShapeHandle keys, grads, splits;
   DimensionHandle merged;
-  if (num_splits != (num_tables == 1 ? 0 : 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("keys of ", num_tables, " tables need ",
-                                                   num_tables == 1 ? "no" : "one",
-                                                   " table_splits, got ", num_splits));
-  }
+  TF_RETURN_IF_ERROR(CheckNumTableSplits(num_tables, num_splits));
   TF_RETURN_IF_ERROR(c->WithRank(c->input(keys_input), 1, &keys));
   if (num_splits == 1) {
     TF_RETURN_IF_ERROR(c->WithRank(c->input(keys_input + 1), 1, &splits));

@@ -6,8 +6,8 @@
 namespace sparse_emb {
 namespace testing {
 
-// The instruction set in use, and one hash over the bits of initial rows, pooled values, reduced
-// gradients and updated rows.
+// The instruction set in use, and one hash over the bits of initial rows, pooled and max-pooled
+// values, reduced gradients and updated rows.
 std::string Digest();
 
 }  // namespace testing

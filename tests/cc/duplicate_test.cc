@@ -202,6 +202,43 @@ TEST(RowProductsAreTheGradientOfTheWeights) {
   });
 }
 
+// Each table's gradients are reduced as those of a table alone are, bit by bit.
+TEST(GradsOfSeveralTablesAreReducedTableByTable) {
+  for (int64_t dim : {1, 3, 16, 17}) {
+    for (int64_t num_tables : {1, 2, 5}) {
+      Random random(num_tables);
+      std::vector<int64_t> splits = {0}, unique_splits = {0};
+      std::vector<int32_t> inverse;
+      for (int64_t t = 0; t < num_tables; ++t) {
+        // Tables without keys, and such on which no key comes twice.
+        const int64_t num_unique = t == 3 ? 0 : 1 + random.Below(60);
+        const int64_t n = t == 3 ? 0 : num_unique + (t == 1 ? 0 : random.Below(2000));
+        for (int64_t i = 0; i < n; ++i) {
+          const int64_t u = i < num_unique ? i : random.Below(num_unique);
+          inverse.push_back(static_cast<int32_t>(unique_splits[t] + u));
+        }
+        splits.push_back(splits[t] + n);
+        unique_splits.push_back(unique_splits[t] + num_unique);
+      }
+      const std::vector<float> all = random.Floats(splits.back() * dim);
+      std::vector<const float*> grads;
+      for (int64_t t = 0; t < num_tables; ++t) grads.push_back(all.data() + splits[t] * dim);
+      SerialPool serial;
+      std::vector<float> want(unique_splits.back() * dim);
+      ReduceGrads(all.data(), inverse.data(), splits.back(), unique_splits.back(), dim, want.data(),
+                  &serial);
+      for (int threads = 1; threads <= 4; ++threads) {
+        SCOPED_TRACE("dim ", dim, ", ", num_tables, " tables, ", threads, " threads");
+        StdThreadPool pool(threads);
+        std::vector<float> out(want.size(), NAN);
+        ReduceGradsByTable(grads, splits.data(), inverse.data(), unique_splits.data(), dim,
+                           out.data(), &pool);
+        EXPECT_EQ(out, want);
+      }
+    }
+  }
+}
+
 double InnerProduct(const std::vector<float>& x, const std::vector<float>& y) {
   double sum = 0;
   for (size_t i = 0; i < x.size(); ++i) sum += static_cast<double>(x[i]) * y[i];

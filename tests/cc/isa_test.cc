@@ -1,6 +1,7 @@
 // The copies of a loop for each instruction set give the same bits.
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
@@ -12,6 +13,7 @@
 #include "cc/lib/duplicate.h"
 #include "cc/lib/grad_reduce.h"
 #include "cc/lib/initial_row.h"
+#include "cc/lib/max_pool.h"
 #include "cc/lib/update_rules.h"
 #include "tests/cc/digest.h"
 #include "tests/cc/testing.h"
@@ -97,6 +99,24 @@ void AddUpdatedRows(int64_t dim, Random* random, BitHash* hash) {
   }
 }
 
+void AddMaxPooled(int64_t dim, Random* random, BitHash* hash) {
+  SerialPool pool;
+  constexpr int64_t kUnique = 50, kValues = 400, kBags = 41;
+  std::vector<float> rows = random->Floats(kUnique * dim);
+  for (float& value : rows) {
+    if (random->OneIn(20)) value = random->OneIn(2) ? NAN : -0.0f;
+  }
+  std::vector<int32_t> inverse(kValues), argmax(kBags * dim);
+  for (int32_t& u : inverse) u = static_cast<int32_t>(random->Below(kUnique));
+  std::vector<int64_t> splits(kBags + 1);
+  for (int64_t b = 0; b <= kBags; ++b) splits[b] = kValues * b * b / (kBags * kBags);
+  std::vector<float> pooled(kBags * dim);
+  MaxPoolRows(rows.data(), inverse.data(), splits.data(), kBags, dim, pooled.data(), argmax.data(),
+              &pool);
+  hash->Add(pooled);
+  hash->Add(std::vector<float>(argmax.begin(), argmax.end()));
+}
+
 // What `cc_tests --digest` prints with SPARSE_EMB_ISA set so.
 std::string DigestOf(const std::string& isa) {
   // The shell that popen starts runs the same binary again.
@@ -119,6 +139,7 @@ std::string Digest() {
     AddInitialRows(dim, &hash);
     AddDuplicates(dim, &random, &hash);
     AddUpdatedRows(dim, &random, &hash);
+    AddMaxPooled(dim, &random, &hash);
   }
   return Join(IsaName(BestIsa()), " ", hash.value());
 }

@@ -106,7 +106,7 @@ class TableModel {
   void Count(const std::vector<int64_t>& keys, const std::vector<double>& amounts) {
     const int64_t width = options_.key_counts.width;
     for (size_t i = 0; i < keys.size(); ++i) {
-      if (!Contains(keys[i])) continue;
+      if (!Contains(keys[i]) || IsPadding(keys[i])) continue;
       for (int64_t k = 0; k < width; ++k) RowOf(keys[i]).counts[k] += amounts[i * width + k];
     }
   }
@@ -127,9 +127,15 @@ class TableModel {
     for (auto& [key, row] : rows_) row.state = state_;
   }
 
+  // Rows that bring the state of the table's rule must have all of it.
+  bool CanRestore(const Content& in) const {
+    return rule_.empty() || in.rule != rule_ ||
+           in.width == options_.dim + static_cast<int64_t>(state_.size());
+  }
+
   void Restore(const Content& in) {
     const int64_t dim = options_.dim;
-    const bool keep = in.rule == rule_ && in.width == dim + static_cast<int64_t>(state_.size());
+    const bool keep = !rule_.empty() && in.rule == rule_;
     rows_.clear();
     for (int64_t i = 0; i < in.size(); ++i) {
       Row& row = RowOf(in.keys[i]);
@@ -140,6 +146,16 @@ class TableModel {
       const double* counts = in.counts.data() + i * in.num_counts;
       row.counts.assign(counts, counts + in.num_counts);
     }
+  }
+
+  std::vector<float> ReadRows(const std::vector<int64_t>& keys) {
+    std::vector<float> out;
+    for (int64_t key : keys) {
+      const Row row = Contains(key) ? RowOf(key) : Row{Initial(key), state_, {}};
+      out.insert(out.end(), row.embedding.begin(), row.embedding.end());
+      out.insert(out.end(), row.state.begin(), row.state.end());
+    }
+    return out;
   }
 
   bool Contains(int64_t key) const { return rows_.count(key) > 0; }

@@ -52,8 +52,10 @@ class RandomOperations {
       ScatterAdd();
     } else if (what < 800) {
       Remove();
-    } else if (what < 860) {
+    } else if (what < 830) {
       Contains();
+    } else if (what < 860) {
+      ReadRows();
     } else if (what < 920) {
       Count();
     } else if (what < 980) {
@@ -89,16 +91,6 @@ class RandomOperations {
     return keys;
   }
 
-  // Those of the padding key stay far within max_norm: beyond it they are padding_key_test.cc's.
-  std::vector<float> SomeRows(const std::vector<int64_t>& keys, int64_t width) {
-    std::vector<float> rows = random_.Floats(keys.size() * width);
-    for (size_t i = 0; i < keys.size(); ++i) {
-      if (options_.padding_key != keys[i]) continue;
-      for (int64_t d = 0; d < width; ++d) rows[i * width + d] *= 0x1p-10f;
-    }
-    return rows;
-  }
-
   void Lookup() {
     const std::vector<int64_t> keys = SomeKeys();
     const bool insert = random_.OneIn(2);
@@ -124,14 +116,14 @@ class RandomOperations {
 
   void Upsert() {
     const std::vector<int64_t> keys = SomeKeys();
-    const std::vector<float> rows = SomeRows(keys, options_.dim);
+    const std::vector<float> rows = random_.Floats(keys.size() * options_.dim);
     EXPECT_OK(table_->Upsert(keys.data(), rows.data(), keys.size(), pool_));
     model_.Upsert(keys, rows);
   }
 
   void ScatterAdd() {
     const std::vector<int64_t> keys = SomeKeys();
-    const std::vector<float> deltas = SomeRows(keys, options_.dim);
+    const std::vector<float> deltas = random_.Floats(keys.size() * options_.dim);
     EXPECT_OK(table_->ScatterAdd(keys.data(), deltas.data(), keys.size(), pool_));
     model_.ScatterAdd(keys, deltas);
   }
@@ -149,6 +141,19 @@ class RandomOperations {
     for (size_t i = 0; i < keys.size(); ++i) EXPECT_EQ(out[i], model_.Contains(keys[i]));
   }
 
+  void ReadRows() {
+    const std::vector<int64_t> keys = SomeKeys();
+    std::vector<float> rows;
+    EXPECT_OK(table_->ReadRows(
+        keys.data(), keys.size(),
+        [&](int64_t width) {
+          rows.assign(keys.size() * width, -9.0f);
+          return rows.data();
+        },
+        pool_));
+    EXPECT_EQ(rows, model_.ReadRows(keys));
+  }
+
   std::vector<double> SomeAmounts(int64_t n) {
     std::vector<double> amounts(n * options_.key_counts.width);
     for (double& amount : amounts) amount = random_.OneIn(30) ? 0x1p40 : random_.Below(4);
@@ -159,7 +164,7 @@ class RandomOperations {
     if (options_.key_counts.width == 0) return;  // key_counts_test.cc's
     const std::vector<int64_t> keys = DifferentKeys();
     const std::vector<double> amounts = SomeAmounts(keys.size());
-    EXPECT_OK(table_->Count(keys.data(), amounts.data(), keys.size(), pool_));
+    EXPECT_OK(table_->Count(keys.data(), amounts.data(), keys.size(), random_.OneIn(2), pool_));
     model_.Count(keys, amounts);
   }
 
@@ -199,12 +204,17 @@ class RandomOperations {
       content = ExportAll(table_.get(), false);  // the rule and the counts
       content.keys = DifferentKeys();
       content.width = options_.dim + random_.Below(3) * random_.Below(options_.dim + 2);
-      content.rows = SomeRows(content.keys, content.width);
+      content.rows = random_.Floats(content.size() * content.width);
       content.counts = SomeAmounts(content.size());
       if (random_.OneIn(4)) content.rule = "sgd";
     }
     if (random_.OneIn(4)) content.counts.clear();
-    EXPECT_OK(table_->Restore(content.view(), content.rule, pool_));
+    const Status status = table_->Restore(content.view(), content.rule, pool_);
+    if (!model_.CanRestore(content)) {
+      EXPECT_ERROR(status, Code::kInvalidArgument, "rows with the state of rule");
+      return;
+    }
+    EXPECT_OK(status);
     model_.Restore(content);
   }
 

@@ -97,6 +97,174 @@ TEST(ALookupThatInsertsSeesAllOfAnUpdateOrNothing) {
   }
 }
 
+// A lookup that inserts reads all rows before it bounds the norms of some in the table.
+TEST(ALookupThatBoundsNormsSeesAllOfAnUpdateOrNothing) {
+  for (const std::string storage : kAllStorages) {
+    SCOPED_TRACE(storage);
+    TableOptions options = ZeroTable(storage);
+    options.max_norm.limit = 1;
+    const auto table = NewTable(options);
+    SerialPool serial;
+    int64_t token = 0;
+    EXPECT_OK(table->Bind("sgd", {}, &serial, &token));
+    const std::vector<int64_t> keys = DenseKeys(1000);
+    // Every other row is beyond the limit.
+    std::vector<float> rows(keys.size() * kDim), grads(keys.size() * kDim);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      rows[i * kDim] = i % 2 == 0 ? 0 : 10;
+      grads[i * kDim + 1] = -0.5f;  // makes element 1 positive
+    }
+    const int64_t rounds = Repeats(300);
+    for (int64_t round = 0; round < rounds && !HasFailure(); ++round) {
+      EXPECT_OK(table->Upsert(keys.data(), rows.data(), keys.size(), &serial));
+      std::vector<float> out(rows.size());
+      RunAtOnce(
+          {[&] {
+             SerialPool pool;
+             EXPECT_OK(
+                 table->Lookup(keys.data(), keys.size(), true, Missing::kZeros, out.data(), &pool));
+           },
+           [&] {
+             SerialPool pool;
+             EXPECT_OK(table->Update(keys.data(), grads.data(), keys.size(), kSgd, 0, true, &pool));
+           }});
+      for (size_t i = 0; i < keys.size(); ++i) EXPECT_EQ(out[i * kDim + 1] > 0, out[1] > 0);
+    }
+  }
+}
+
+// One restore's rows are all 1, the other's all 2, of keys that are partly the same.
+TEST(ARestoreIsSeenWholeOrNotAtAll) {
+  for (const std::string storage : kAllStorages) {
+    SCOPED_TRACE(storage);
+    const auto table = NewTable(ZeroTable(storage));
+    std::atomic<bool> done{false};
+    const auto content = [](float value) {
+      Content content;
+      content.keys = DenseKeys(value == 1 ? 500 : 600);
+      for (int64_t& key : content.keys) key += 100 * static_cast<int64_t>(value);
+      content.width = kDim;
+      content.rows.assign(content.keys.size() * kDim, value);
+      return content;
+    };
+    const auto restore = [&] {
+      StdThreadPool pool(2);
+      Content one = content(1), two = content(2);
+      for (int64_t i = 0; i < Repeats(250); ++i) {
+        EXPECT_OK(table->Restore(one.view(), "", &pool));
+        EXPECT_OK(table->Restore(two.view(), "", &pool));
+      }
+      done = true;
+    };
+    const auto look_up = [&] {
+      StdThreadPool pool(2);
+      std::vector<int64_t> both = DenseKeys(400);
+      for (int64_t& key : both) key += 200;
+      std::vector<float> out(both.size() * kDim);
+      while (!done) {
+        EXPECT_OK(
+            table->Lookup(both.data(), both.size(), false, Missing::kZeros, out.data(), &pool));
+        EXPECT_EQ(out, std::vector<float>(out.size(), out[0]));
+        std::this_thread::yield();
+      }
+    };
+    const auto export_rows = [&] {
+      while (!done) {
+        const Content got = ExportAll(table.get(), true);
+        if (got.size() > 0) ExpectSameContent(got, content(got.rows[0]));
+        std::this_thread::yield();
+      }
+    };
+    RunAtOnce({restore, look_up, export_rows});
+  }
+}
+
+// All shared keys get the same deltas and amounts by the same calls.
+TEST(DeltasAndCountsOfManyThreadsAllCount) {
+  constexpr int64_t kKeys = 150;
+  for (const std::string storage : kAllStorages) {
+    SCOPED_TRACE(storage);
+    TableOptions options = ZeroTable(storage);
+    options.key_counts.width = 2;
+    const auto table = NewTable(options);
+    const std::vector<int64_t> keys = DenseKeys(kKeys);
+    SerialPool serial;
+    std::vector<float> first(kKeys * kDim);
+    EXPECT_OK(table->Lookup(keys.data(), kKeys, true, Missing::kZeros, first.data(), &serial));
+    const int64_t rounds = Repeats(200);
+    std::atomic<int> adders{3};
+    const auto add = [&](int seed) {
+      StdThreadPool pool(2, seed);
+      for (int64_t i = 1; i <= rounds; ++i) {
+        const std::vector<float> deltas(kKeys * kDim, i % 5);
+        EXPECT_OK(table->ScatterAdd(keys.data(), deltas.data(), kKeys, &pool));
+        const std::vector<double> amounts(kKeys * 2, i % 3);
+        EXPECT_OK(table->Count(keys.data(), amounts.data(), kKeys, i % 2 == 0, &pool));
+      }
+      --adders;
+    };
+    const auto get = [&] {
+      StdThreadPool pool(2);
+      std::vector<double> counts(kKeys * 2);
+      while (adders > 0) {
+        EXPECT_OK(table->GetCounts(keys.data(), kKeys, counts.data(), &pool));
+        EXPECT_EQ(counts, std::vector<double>(kKeys * 2, counts[0]));
+        const TableStatistics s = table->Statistics();
+        EXPECT_LE(kKeys, s.rows);
+        EXPECT_LE(s.rows, s.capacity);
+        EXPECT_LE(s.rows, s.probes);
+        std::this_thread::yield();
+      }
+    };
+    // Keys from 1000 on come and go; in every part the shared rows are of one moment.
+    const auto come_and_go = [&] {
+      SerialPool pool;
+      std::vector<int64_t> others = DenseKeys(700);
+      for (int64_t& key : others) key += 1000;
+      const std::vector<float> rows(others.size() * kDim, 3.0f);
+      while (adders > 0) {
+        EXPECT_OK(table->Upsert(others.data(), rows.data(), others.size(), &pool));
+        std::this_thread::yield();
+        EXPECT_OK(table->Remove(others.data(), others.size(), &pool));
+      }
+    };
+    const bool stays = storage == "slab" || storage == "index";
+    const auto export_parts = [&] {
+      while (adders > 0) {
+        std::vector<int64_t> seen(kKeys);
+        for (int64_t next = 0; next != -1;) {
+          Content part;
+          next = ExportPart(table.get(), false, next, 40, &part);
+          float value = -1;
+          for (int64_t i = 0; i < part.size(); ++i) {
+            if (part.keys[i] >= 1000) continue;
+            ++seen[part.keys[i]];
+            if (value < 0) value = part.rows[i * kDim];
+            EXPECT_EQ(part.rows[i * kDim], value);
+          }
+        }
+        // Rows of these storages never move.
+        if (stays) EXPECT_EQ(seen, std::vector<int64_t>(kKeys, 1));
+        std::this_thread::yield();
+      }
+    };
+    RunAtOnce({[&] { add(1); }, [&] { add(2); }, [&] { add(3); }, get, come_and_go, export_parts});
+
+    float sum = 0;
+    double count = 0;
+    for (int64_t i = 1; i <= rounds; ++i) {
+      sum += 3 * (i % 5);
+      count += 3 * (i % 3);
+    }
+    std::vector<float> out(kKeys * kDim);
+    EXPECT_OK(table->Lookup(keys.data(), kKeys, false, Missing::kZeros, out.data(), &serial));
+    EXPECT_EQ(out, std::vector<float>(kKeys * kDim, sum));
+    std::vector<double> counts(kKeys * 2);
+    EXPECT_OK(table->GetCounts(keys.data(), kKeys, counts.data(), &serial));
+    EXPECT_EQ(counts, std::vector<double>(kKeys * 2, count));
+  }
+}
+
 TEST(UpdatesOfManyThreadsAllCount) {
   for (const std::string storage : kAllStorages) {
     SCOPED_TRACE(storage);

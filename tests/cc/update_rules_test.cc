@@ -166,6 +166,61 @@ TEST(RowsThatAreNotNamedDoNotChange) {
   });
 }
 
+// The counts of a row stand between its embedding and its state.
+TEST(WhatStandsBeforeTheStateIsLeftAlone) {
+  ForEachCase([](const Case& c, int64_t dim) {
+    constexpr int64_t kRows = 20, kGap = 4;
+    SerialPool pool;
+    const int64_t width = dim + WidthOfState(c.call.rule, dim);
+    SomeRows rows(c, dim, kRows);
+    std::vector<float> wider;
+    for (int64_t i = 0; i < kRows; ++i) {
+      const float* row = &rows.values[i * width];
+      wider.insert(wider.end(), row, row + dim);
+      wider.resize(wider.size() + kGap, NAN);
+      wider.insert(wider.end(), row + dim, row + width);
+    }
+    std::vector<float*> addresses;
+    for (float* address : rows.addresses) {
+      addresses.push_back(&wider[(address - rows.values.data()) / width * (width + kGap)]);
+    }
+    const std::vector<float> grads = Random(6).Floats(kRows * dim);
+    for (int step = 0; step < 3; ++step) {
+      ApplyRule(c.call, rows.addresses.data(), grads.data(), kRows, dim, dim, &pool);
+      ApplyRule(c.call, addresses.data(), grads.data(), kRows, dim, dim + kGap, &pool);
+    }
+    for (int64_t i = 0; i < kRows; ++i) {
+      const float *row = &rows.values[i * width], *got = &wider[i * (width + kGap)];
+      EXPECT_EQ(std::vector<float>(got, got + dim), std::vector<float>(row, row + dim));
+      EXPECT_EQ(std::vector<float>(got + dim, got + dim + kGap), std::vector<float>(kGap, NAN));
+      EXPECT_EQ(std::vector<float>(got + dim + kGap, got + kGap + width),
+                std::vector<float>(row + dim, row + width));
+    }
+  });
+}
+
+TEST(NullRowsArePassedOver) {
+  ForEachCase([](const Case& c, int64_t dim) {
+    constexpr int64_t kRows = 50;
+    const std::vector<float> grads = Random(6).Floats(kRows * dim);
+    SerialPool serial;
+    SomeRows want(c, dim, kRows);
+    for (int64_t i = 0; i < kRows; ++i) {
+      if (i % 3 != 0) continue;
+      ApplyRule(c.call, &want.addresses[i], &grads[i * dim], 1, dim, dim, &serial);
+    }
+    for (int threads = 1; threads <= 4; ++threads) {
+      StdThreadPool pool(threads);
+      SomeRows rows(c, dim, kRows);
+      for (int64_t i = 0; i < kRows; ++i) {
+        if (i % 3 != 0) rows.addresses[i] = nullptr;
+      }
+      ApplyRule(c.call, rows.addresses.data(), grads.data(), kRows, dim, dim, &pool);
+      EXPECT_EQ(rows.values, want.values);
+    }
+  });
+}
+
 // The power of a beta near 1 with a large step neither overflows nor loses the correction.
 TEST(AdamCorrectsTheBiasAtAnyStep) {
   for (int64_t step : {int64_t{1}, int64_t{2}, int64_t{1000}, int64_t{1} << 40}) {

@@ -4,18 +4,26 @@ import math
 
 import keras
 
-from tf_sparse_emb.features import check_combiner
-from tf_sparse_emb.initializers import choose_seed
-from tf_sparse_emb.variable import (
-    EmbeddingVariable,
+from tf_sparse_emb.initializers import choose_row_initializer, choose_seed
+from tf_sparse_emb.key_forms import check_combiner
+from tf_sparse_emb.table_arguments import (
     check_counts,
+    check_flag,
     check_max_norm,
+    check_max_rows,
     check_padding,
     check_positive,
     choose_storage,
 )
+from tf_sparse_emb.variable import EmbeddingVariable
 
 
+def _check_name(name):
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"name must be a str without '/', and not empty, got {name!r}")
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
 class TableConfig:
     """The arguments of an embedding table, for `tse.EmbeddingCollection`; they are those of `tse.Embedding`.
 
@@ -27,7 +35,8 @@ class TableConfig:
         input_dim: int, the size of the vocabulary: keys are in [0, input_dim). None: any int64 is a key.
         output_dim: int, D.
         embeddings_initializer, embeddings_regularizer, embeddings_constraint, padding_idx, max_norm, norm_type,
-            scale_grad_by_freq, storage, seed, max_rows, counts, count_decay: as for `tse.Embedding`.
+            scale_grad_by_freq, storage, seed, max_rows, counts, count_decay: as for `tse.Embedding`. A seed of None is
+            drawn here: two layers made of one config start from equal rows.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -54,13 +63,14 @@ class TableConfig:
     ):
         check_positive("input_dim", input_dim, or_none=True)
         check_positive("output_dim", output_dim)
-        check_positive("max_rows", max_rows, or_none=True)
-        if padding_idx == -1 and input_dim is not None:
-            padding_idx = input_dim - 1
-        check_padding("padding_idx", padding_idx, input_dim)
-        norm_type = float(norm_type)
+        _check_name(name)
+        check_padding("padding_idx", padding_idx, input_dim, from_end=True)
+        if input_dim is not None and padding_idx is not None and padding_idx < 0:
+            padding_idx += input_dim
+        norm_type = math.inf if norm_type == "inf" else norm_type
         check_max_norm(max_norm, norm_type)
         check_counts(counts, count_decay)
+        check_flag("scale_grad_by_freq", scale_grad_by_freq)
         self.name = name
         self.input_dim = input_dim
         self.output_dim = output_dim
@@ -70,8 +80,10 @@ class TableConfig:
         self.padding_idx = padding_idx
         self.max_norm = max_norm
         self.norm_type = norm_type
-        self.scale_grad_by_freq = bool(scale_grad_by_freq)
+        self.scale_grad_by_freq = scale_grad_by_freq
         self.storage = choose_storage(storage, input_dim)
+        check_max_rows(max_rows, self.storage, input_dim)
+        choose_row_initializer("embeddings_initializer", self.embeddings_initializer, self.storage)
         self.seed = choose_seed(seed, self.embeddings_initializer)
         self.max_rows = max_rows
         self.counts = counts
@@ -106,11 +118,17 @@ class TableConfig:
             "norm_type": "inf" if math.isinf(self.norm_type) else self.norm_type,
         }
 
+    @classmethod
+    def from_config(cls, config):
+        """Makes it of what `get_config` returned."""
+        return cls(**config)
+
     def __repr__(self):
         """Names the table."""
         return f"TableConfig({self.name!r}, input_dim={self.input_dim}, output_dim={self.output_dim})"
 
 
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
 class FeatureConfig:
     """A feature of `tse.EmbeddingCollection`: its table, and how its keys are pooled.
 
@@ -123,7 +141,7 @@ class FeatureConfig:
         combiner: "mean" (default), "sum", "sqrtn" or "max": how keys along the last axis are pooled. Keys [batch] are
             bags of one each. None: one row per key.
         max_length: int or None (default): only the first so many keys of a bag count. With combiner None the output is
-            [batch, max_length, D], zeros behind the last key.
+            [batch, max_length, D], zeros behind the last key, and keys are [batch] or [batch, keys].
         mask_zero: bool, default False. Key 0 is padding, which bags leave out, as they do the table's padding_idx.
 
     Raises:
@@ -131,17 +149,24 @@ class FeatureConfig:
     """
 
     def __init__(self, name, table, combiner="mean", max_length=None, mask_zero=False):
+        _check_name(name)
         check_combiner(combiner)
         check_positive("max_length", max_length, or_none=True)
+        check_flag("mask_zero", mask_zero)
         self.name = name
         self.table = table
-        self.combiner = combiner
+        self.combiner = None if combiner is None else str(combiner)
         self.max_length = max_length
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = mask_zero
 
     def get_config(self):
         """Returns the constructor's arguments."""
         return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes it of what `get_config` returned."""
+        return cls(**config)
 
     def __repr__(self):
         """Names all arguments."""

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_sparse_emb.features import FeatureInput, LookedUpTable, check_combiner, look_up, symbolic_output
+from tf_sparse_emb.key_forms import FeatureInput, check_combiner, symbolic_output
 from tf_sparse_emb.layers.configs import TableConfig
 from tf_sparse_emb.layers.table_layer import TableLayer
+from tf_sparse_emb.look_up import LaidKeys, LookedUpTable, look_up
 from tf_sparse_emb.ops.embedding_lookup import check_missing
 from tf_sparse_emb.ops.keys import as_keys
-from tf_sparse_emb.variable import check_rows
+from tf_sparse_emb.table_arguments import check_flag, check_rows
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -34,19 +35,22 @@ class Embedding(TableLayer):
         embeddings_initializer: Keras initializer by name or instance, default "uniform". With input_dim None: Zeros,
             Ones, Constant, RandomUniform, RandomNormal, TruncatedNormal or `tse.initializers.UniformUnitScaling`.
         embeddings_regularizer: Keras regularizer or None (default). It is applied to the rows of a call, each once
-            however often its key comes (Keras' layer: to the whole table), and not while the layer is frozen.
+            however often its key comes (Keras' layer: to the whole table), and not while the layer is frozen. `fit`
+            adds it to the loss; in a loop of your own take `layer.losses` after each call.
         embeddings_constraint: Keras constraint or None (default). `tse.optimizers` apply it to the rows that they have
             updated (Keras: to the whole table), so give it the axis of a row: `keras.constraints.MaxNorm(1, axis=1)`.
+            The rows are read and written again after the update: writes of others in between are lost.
         mask_zero: bool, default False. Key 0 is padding: `compute_mask` tells where it is, and bags leave it out. Its
             row is a row like any other.
         weights: None (default) or float [V, D] (or a list of it): the rows of keys 0 to V - 1; V is input_dim if there
-            is one.
+            is one. The row of padding_idx is taken as it is.
         lora_rank, lora_alpha, quantization_config: None; Keras' layer has them, this one does not.
         combiner: None (default), or how the last axis of the keys is pooled into bags: "sum", "mean", "sqrtn" (the sum
             over the square root of the number of keys) or "max" (dim by dim; of equal elements the first gets the
             gradient). An empty bag is zeros.
         padding_idx: int or None (default), a key. Its row is zeros from the start, has no gradient and is never
-            updated; bags leave it out. -1 is the last row where there is an input_dim, as in PyTorch, else the key -1.
+            updated; bags leave it out. Where there is an input_dim, negative numbers count from its end, as in PyTorch;
+            else -1 is the key -1.
         max_norm: float or None (default). A row w with norm(w) > max_norm is scaled by max_norm / (norm(w) + 1e-7) when
             it is looked up: in training in the table, otherwise in the output alone.
         norm_type: float, default 2: p of that p-norm; inf is the greatest element.
@@ -119,6 +123,7 @@ class Embedding(TableLayer):
         super().__init__(**kwargs)
         check_combiner(combiner)
         check_missing(missing)
+        check_flag("mask_zero", mask_zero)
         self.table_config = TableConfig(
             "embeddings",
             input_dim,
@@ -144,7 +149,11 @@ class Embedding(TableLayer):
         self.combiner = combiner
         self.missing = missing
         if weights is not None:
-            self._set_pretrained(weights[0] if isinstance(weights, (list, tuple)) and len(weights) == 1 else weights)
+            if isinstance(weights, (list, tuple)) and len(weights) == 1 and np.ndim(weights[0]) == 2:
+                weights = weights[0]
+            rows = check_rows("weights", weights, self.output_dim, self.input_dim)
+            self.build()
+            self.embeddings.upsert(np.arange(len(rows)), rows)
 
     @classmethod
     def from_pretrained(cls, weights, keys=None, freeze=True, **kwargs):
@@ -164,10 +173,12 @@ class Embedding(TableLayer):
         Raises:
             ValueError: if weights are no finite matrix, or keys do not match them.
         """
-        rows = check_rows("weights", weights, kwargs.pop("output_dim", None))
-        for name in ("input_dim", "weights", "trainable"):
+        for name in ("input_dim", "trainable"):
             if name in kwargs:
                 raise ValueError(f"from_pretrained sets {name} by itself, got {name}={kwargs[name]!r}")
+        rows = check_rows("weights", weights, kwargs.pop("output_dim", None))
+        if len(rows) == 0:
+            raise ValueError(f"weights must have at least one row, got shape {rows.shape}")
         if keys is None:
             keys, input_dim = np.arange(len(rows)), len(rows)
         else:
@@ -184,11 +195,6 @@ class Embedding(TableLayer):
         layer.trainable = not freeze
         return layer
 
-    def _set_pretrained(self, weights):
-        rows = check_rows("weights", weights, self.output_dim, self.input_dim)
-        self.build()
-        self.embeddings.upsert(np.arange(len(rows)), rows)
-
     def build(self, input_shape=None):
         """Creates the table, `self.embeddings`."""
         if self.built:
@@ -200,8 +206,7 @@ class Embedding(TableLayer):
 
     def call(self, inputs, weights=None, labels=None, training=None):
         """Looks keys up; see the class."""
-        if labels is not None and self.counts != "clicked":
-            raise ValueError(f"labels need counts='clicked', got counts={self.counts!r}")
+        self._check_labels(labels)
         feature = FeatureInput.of(
             inputs,
             self.combiner,
@@ -213,13 +218,16 @@ class Embedding(TableLayer):
         )
         table = LookedUpTable(self.embeddings, self.embeddings_regularizer, self.scale_grad_by_freq)
         (values,) = look_up(
-            [table],
-            [feature],
-            insert=bool(training) and self.trainable,
+            LaidKeys.of([table], [feature]),
+            insert=self._insert(training),
             missing=self.missing,
             add_loss=self.add_loss if self.trainable else None,
         )
-        return tf.cast(values, self.compute_dtype)
+        return tf.cast(values, self._output_dtype)
+
+    def _check_labels(self, labels):
+        if labels is not None and self.counts != "clicked":
+            raise ValueError(f"labels need counts='clicked', got counts={self.counts!r}")
 
     @property
     def _skipped(self):
@@ -234,17 +242,21 @@ class Embedding(TableLayer):
         """Returns, with mask_zero, where keys are not 0, bool; with a combiner, where a bag has any such key."""
         if not self.mask_zero or isinstance(inputs, (tf.RaggedTensor, tf.SparseTensor)):
             return None
+        if getattr(inputs, "ragged", False) or getattr(inputs, "sparse", False):
+            return None
         if self.combiner is not None and len(inputs.shape) < 3:
             return None
-        if isinstance(inputs, keras.KerasTensor):
-            shape = inputs.shape if self.combiner is None else inputs.shape[:-1]
-            return keras.KerasTensor(shape, dtype="bool")
-        present = as_keys(inputs) != 0
-        return present if self.combiner is None else tf.reduce_any(present, -1)
+        if isinstance(inputs, keras.KerasTensor) and inputs.dtype == "string":
+            raise ValueError(f"{self._keys_name}: mask_zero needs int keys in a symbolic call, got string")
+        # Keras' op, because the mask of symbolic keys is a part of the model.
+        keys = inputs if isinstance(inputs, keras.KerasTensor) else as_keys(inputs)
+        present = keras.ops.not_equal(keys, 0)
+        return present if self.combiner is None else keras.ops.any(present, axis=-1)
 
     def compute_output_spec(self, inputs, weights=None, labels=None, training=None):
         """Returns the symbolic output for symbolic keys."""
-        return symbolic_output(inputs, self.combiner, self.output_dim, self.compute_dtype, self._keys_name)
+        self._check_labels(labels)
+        return symbolic_output(inputs, self.combiner, self.output_dim, self._output_dtype, self._keys_name, weights)
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the output for keys of `input_shape`."""

@@ -3,10 +3,13 @@
 import keras
 import tensorflow as tf
 
-from tf_sparse_emb.features import FeatureInput, LookedUpTable, look_up, symbolic_output
+from tf_sparse_emb.key_forms import FeatureInput, symbolic_output
 from tf_sparse_emb.layers.configs import FeatureConfig, TableConfig
 from tf_sparse_emb.layers.table_layer import TableLayer
+from tf_sparse_emb.look_up import LaidKeys, LookedUpTable, look_up
 from tf_sparse_emb.ops.embedding_lookup import check_missing
+from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.table_arguments import check_flag
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -59,6 +62,7 @@ class EmbeddingCollection(TableLayer):
         _check_configs("tables", tables, TableConfig)
         _check_configs("features", features, FeatureConfig)
         check_missing(missing)
+        check_flag("concat", concat)
         known = {table.name for table in tables}
         for feature in features:
             if feature.table not in known:
@@ -82,48 +86,53 @@ class EmbeddingCollection(TableLayer):
 
     def call(self, inputs, weights=None, labels=None, training=None):
         """Looks the keys of all features up; see the class."""
-        self._check_names(inputs)
-        weights = weights or {}
-        _check_known("weights", weights, self.feature_configs)
-        outputs = {}
+        self._check_arguments(inputs, weights, labels)
+        laid, features = [], []
         for width in dict.fromkeys(config.output_dim for config in self.table_configs):
             tables = {config.name: config for config in self.table_configs if config.output_dim == width}
-            features = [feature for feature in self.feature_configs if feature.table in tables]
-            used = list(dict.fromkeys(feature.table for feature in features))
-            if not features:
+            of_width = [feature for feature in self.feature_configs if feature.table in tables]
+            used = list(dict.fromkeys(feature.table for feature in of_width))
+            if not used:
                 continue
+            looked_up = [
+                LookedUpTable(self.tables[name], tables[name].embeddings_regularizer, tables[name].scale_grad_by_freq)
+                for name in used
+            ]
+            feature_inputs = [
+                self._feature_input(
+                    feature,
+                    tables[feature.table],
+                    used.index(feature.table),
+                    inputs[feature.name],
+                    (weights or {}).get(feature.name),
+                    labels,
+                )
+                for feature in of_width
+            ]
+            laid.append(LaidKeys.of(looked_up, feature_inputs))
+            features.append(of_width)
+        if self.concat:
+            self._check_concat({feature.name: inputs[feature.name] for feature in self.feature_configs})
+        # No table changes before the keys of all are checked.
+        checked = [keys.bags.keys for keys in laid]
+        outputs = {}
+        for keys, of_width in zip(laid, features, strict=True):
             values = look_up(
-                [
-                    LookedUpTable(
-                        self.tables[name], tables[name].embeddings_regularizer, tables[name].scale_grad_by_freq
-                    )
-                    for name in used
-                ],
-                [
-                    self._feature_input(feature, tables[feature.table], used, inputs, weights, labels)
-                    for feature in features
-                ],
-                insert=bool(training) and self.trainable,
+                keys,
+                insert=self._insert(training),
                 missing=self.missing,
                 add_loss=self.add_loss if self.trainable else None,
+                after=checked if len(checked) > 1 else (),
             )
-            for feature, value in zip(features, values, strict=True):
-                if feature.combiner is None and feature.max_length is not None and isinstance(value, tf.RaggedTensor):
-                    value = value.to_tensor(shape=[None, feature.max_length, width])
-                outputs[feature.name] = tf.cast(value, self.compute_dtype)
+            for feature, value in zip(of_width, values, strict=True):
+                outputs[feature.name] = tf.cast(_pad(value, feature), self._output_dtype)
         outputs = {feature.name: outputs[feature.name] for feature in self.feature_configs}
-        if not self.concat:
-            return outputs
-        self._check_ranks(outputs)
-        return tf.concat(list(outputs.values()), -1)
+        return tf.concat(list(outputs.values()), -1) if self.concat else outputs
 
-    def _feature_input(self, feature, table, used_tables, inputs, weights, labels):
+    def _feature_input(self, feature, table, table_number, keys, weights, labels):
         name = f"keys of feature '{feature.name}'"
-        keys, key_weights = inputs[feature.name], weights.get(feature.name)
         if feature.combiner is None and feature.max_length is not None:
-            keys = _truncate(keys, feature.max_length, name)
-        if not isinstance(keys, (tf.RaggedTensor, tf.SparseTensor)):
-            keys = tf.convert_to_tensor(keys)
+            keys = _cut(keys, feature.max_length, name)
         skipped = {0} if feature.mask_zero else set()
         if table.padding_idx is not None:
             skipped.add(table.padding_idx)
@@ -131,47 +140,67 @@ class EmbeddingCollection(TableLayer):
             keys,
             feature.combiner,
             name=name,
-            weights=key_weights,
+            weights=weights,
             labels=labels if table.counts == "clicked" else None,
             skipped=sorted(skipped),
             max_length=feature.max_length,
-            table=used_tables.index(feature.table),
+            table=table_number,
             input_dim=table.input_dim,
-            each=isinstance(keys, tf.Tensor) and keys.shape.rank == 1,
+            vector_of_bags=True,
         )
 
     def compute_output_spec(self, inputs, weights=None, labels=None, training=None):
         """Returns the symbolic outputs for symbolic keys."""
-        self._check_names(inputs)
+        self._check_arguments(inputs, weights, labels)
+        if self.concat:
+            self._check_concat(inputs)
         widths = {config.name: config.output_dim for config in self.table_configs}
         outputs = {}
         for feature in self.feature_configs:
-            keys, width = inputs[feature.name], widths[feature.table]
-            name = f"keys of feature '{feature.name}'"
-            combiner = None if len(keys.shape) == 1 else feature.combiner
-            output = symbolic_output(keys, combiner, width, self.compute_dtype, name)
+            keys, width, name = inputs[feature.name], widths[feature.table], f"keys of feature '{feature.name}'"
+            feature_weights = (weights or {}).get(feature.name)
+            output = symbolic_output(
+                keys, feature.combiner, width, self._output_dtype, name, feature_weights, vector_of_bags=True
+            )
             if feature.combiner is None and feature.max_length is not None and len(keys.shape) > 1:
-                output = keras.KerasTensor((keys.shape[0], feature.max_length, width), dtype=self.compute_dtype)
+                _check_rank_to_cut(len(keys.shape), name)
+                output = keras.KerasTensor((keys.shape[0], feature.max_length, width), dtype=self._output_dtype)
             outputs[feature.name] = output
         if not self.concat:
             return outputs
-        self._check_ranks(outputs)
         batch = next(iter(outputs.values())).shape[0]
-        return keras.KerasTensor((batch, sum(output.shape[-1] for output in outputs.values())), self.compute_dtype)
+        return keras.KerasTensor((batch, sum(output.shape[-1] for output in outputs.values())), self._output_dtype)
 
-    def _check_names(self, inputs):
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the output, or a dict of shapes, for a dict of the shapes of keys."""
+        spec = self.compute_output_spec(
+            {name: keras.KerasTensor(shape, dtype="int64") for name, shape in input_shape.items()}
+        )
+        return spec.shape if self.concat else {name: output.shape for name, output in spec.items()}
+
+    def _check_arguments(self, inputs, weights, labels):
         if not isinstance(inputs, dict):
             raise TypeError(f"inputs must be a dict of feature name -> keys, got {type(inputs).__name__}")
         missing = [feature.name for feature in self.feature_configs if feature.name not in inputs]
         if missing:
             raise ValueError(f"inputs must have keys of every feature, got none of {', '.join(missing)}")
+        if weights is not None and not isinstance(weights, dict):
+            raise TypeError(f"weights must be a dict of feature name -> weights, got {type(weights).__name__}")
+        unknown = set(weights or {}) - {feature.name for feature in self.feature_configs}
+        if unknown:
+            raise ValueError(f"weights must be of features of the layer, got {', '.join(sorted(unknown))}")
+        if labels is not None and not any(config.counts == "clicked" for config in self.table_configs):
+            raise ValueError("labels need a table with counts='clicked', got none")
 
-    def _check_ranks(self, outputs):
-        for name, output in outputs.items():
-            if isinstance(output, tf.RaggedTensor) or len(output.shape) != 2:
+    def _check_concat(self, inputs):
+        """Raises a ValueError unless every feature gives [batch, D]."""
+        for feature in self.feature_configs:
+            keys = inputs[feature.name]
+            rank = len(keys.shape) if hasattr(keys, "shape") else tf.convert_to_tensor(keys).shape.rank
+            if rank != (1 if feature.combiner is None else 2) and rank != 1:
                 raise ValueError(
-                    f"concat=True needs [batch, D] of every feature, but feature '{name}' gives shape "
-                    f"{tuple(output.shape)}: give it a combiner"
+                    f"concat=True needs [batch, D] of every feature, but feature '{feature.name}' gives another shape, "
+                    f"having keys of rank {rank} and combiner {feature.combiner!r}"
                 )
 
     def get_config(self):
@@ -205,19 +234,28 @@ def _check_configs(name, configs, kind):
         names.add(config.name)
 
 
-def _check_known(name, given, features):
-    unknown = set(given) - {feature.name for feature in features}
-    if unknown:
-        raise ValueError(f"{name} must be of features of the layer, got {', '.join(sorted(unknown))}")
+def _check_rank_to_cut(rank, name):
+    if rank is None or rank > 2:
+        raise ValueError(f"{name}: max_length without a combiner needs keys [batch] or [batch, keys], got rank {rank}")
 
 
-def _truncate(keys, max_length, name):
-    """The first max_length keys of each row, ragged: rows of dense keys may be shorter."""
+def _cut(keys, max_length, name):
+    """The first max_length keys of each row."""
     if isinstance(keys, tf.SparseTensor):
-        raise ValueError(f"{name}: sparse keys need a combiner, got None")
-    if isinstance(keys, tf.RaggedTensor):
-        return keys[:, :max_length]
-    keys = tf.convert_to_tensor(keys)
-    if keys.shape.rank != 2:
-        return keys
-    return tf.RaggedTensor.from_tensor(keys[:, :max_length])
+        return keys  # refused for want of a combiner
+    if not isinstance(keys, tf.RaggedTensor):
+        keys = as_keys(keys, name)
+    _check_rank_to_cut(keys.shape.rank, name)
+    return keys if keys.shape.rank < 2 else keys[:, :max_length]
+
+
+def _pad(values, feature):
+    """The rows of keys that were cut to max_length, as [batch, max_length, D]."""
+    if feature.combiner is not None or feature.max_length is None or len(values.shape) < 3:
+        return values
+    shape = [None, feature.max_length, values.shape[-1]]
+    if isinstance(values, tf.RaggedTensor):
+        return values.to_tensor(shape=shape)
+    if values.shape[1] != feature.max_length:
+        values = tf.pad(values, [[0, 0], [0, feature.max_length - tf.shape(values)[1]], [0, 0]])
+    return tf.ensure_shape(values, shape)

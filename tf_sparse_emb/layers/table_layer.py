@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_sparse_emb.snapshot import TableSnapshot
 from tf_sparse_emb.variable import EmbeddingVariable
@@ -38,20 +39,38 @@ class TableLayer(keras.layers.Layer):
         self.supports_jit = False
         # Weights and labels of a call keep their bits under a mixed policy; the output is cast.
         self.autocast = False
+        self._was_called = False
+        if not tf.as_dtype(self._output_dtype).is_floating:
+            raise ValueError(f"dtype must be a float dtype or a policy of one, got {self._output_dtype!r}")
+
+    def __call__(self, *args, **kwargs):
+        """Calls the layer, as every Keras layer."""
+        self._was_called = True
+        return super().__call__(*args, **kwargs)
 
     @property
     def compute_dtype(self):
-        """The dtype of the output; until the layer is built, of its input.
+        """The dtype of the output; until the layer is first called, of its input.
 
         Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys
         of that dtype: floats would lose their bits before they arrive.
         """
-        return super().compute_dtype if self.built else "int64"
+        return self._output_dtype if self._was_called else "int64"
 
     @property
     def input_dtype(self):
         """What Keras makes of floats among a call's arguments."""
+        return self._output_dtype
+
+    @property
+    def _output_dtype(self):
         return super().compute_dtype
+
+    def _insert(self, training):
+        """Whether a call inserts keys."""
+        if training is not None and not isinstance(training, (bool, int, np.bool_)):
+            raise TypeError(f"training must be a bool or None, got {type(training).__name__}")
+        return bool(training) and self.trainable
 
     @property
     def _tables(self):
@@ -71,12 +90,14 @@ class TableLayer(keras.layers.Layer):
         """
         if not self.built:
             raise ValueError(f"layer '{self.name}' has no weights before it is built")
-        if len(weights) != len(self._tables):
-            raise ValueError(
-                f"weights must be a list of {len(self._tables)}, the content of each table, got {len(weights)}"
-            )
-        for table, value in zip(self._tables, weights, strict=True):
-            table.assign(value if isinstance(value, TableSnapshot) else np.asarray(value))
+        if not isinstance(weights, (list, tuple)) or len(weights) != len(self._tables):
+            came = len(weights) if isinstance(weights, (list, tuple)) else type(weights).__name__
+            raise ValueError(f"weights must be a list of {len(self._tables)}, the content of each table, got {came}")
+        values = [value if isinstance(value, TableSnapshot) else np.asarray(value) for value in weights]
+        for table, value in zip(self._tables, values, strict=True):
+            table.check_assignable(value)
+        for table, value in zip(self._tables, values, strict=True):
+            table.assign(value)
 
     def save_own_variables(self, store):
         """Raises: saving tables in Keras' files is not supported yet."""

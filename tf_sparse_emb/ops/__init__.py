@@ -1,4 +1,4 @@
-"""The five ops of an embedding step, as functions.
+"""The five ops of an embedding step, and max pooling, as functions.
 
 forward: `embedding_key_dedup` -> `embedding_lookup` -> `embedding_duplicate`; backward: `embedding_grad_reduce` ->
 `embedding_update`. They work in eager mode and in `tf.function`; none has an XLA kernel.

@@ -38,8 +38,12 @@ class Bags(NamedTuple):
     kept: tf.Tensor  # int64 [N], where each key stood among all that came in; empty if all are kept
 
 
-def embedding_bags(features):
-    """Lays the keys of features (a list of `FeatureKeys`) in bags, one feature after the other.
+def embedding_bags(features, with_splits=True):
+    """Lays the keys of features in bags, one feature after the other.
+
+    Args:
+        features: list of `FeatureKeys`.
+        with_splits: bool, default True. Without, `bag_splits` is empty: for features that are not pooled.
 
     Raises:
         tf.errors.InvalidArgumentError: if a key is out of range or row_splits are none; nothing has changed then.
@@ -54,6 +58,7 @@ def embedding_bags(features):
             skipped_counts=[len(feature.skipped) for feature in features],
             max_lengths=[-1 if feature.max_length is None else feature.max_length for feature in features],
             input_dims=[-1 if feature.input_dim is None else feature.input_dim for feature in features],
+            with_splits=with_splits,
             with_kept=not all(feature.keeps_all for feature in features),
         )
     )

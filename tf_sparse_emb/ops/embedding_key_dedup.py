@@ -52,4 +52,11 @@ def key_dedup_by_table(keys, feature_splits, tables):
     return library.sparse_emb_embedding_key_dedup(keys=keys, feature_splits=splits, tables=tables)
 
 
+def split_by_table(values, table_splits, num_tables):
+    """Returns values [U, ...] as a list of those of each table; table_splits [T + 1] says where they stand."""
+    if num_tables == 1:
+        return [values]
+    return tf.split(values, table_splits[1:] - table_splits[:-1], num=num_tables)
+
+
 tf.no_gradient("SparseEmb>EmbeddingKeyDedup")

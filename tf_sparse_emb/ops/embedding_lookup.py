@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
+from tf_sparse_emb.ops.embedding_key_dedup import split_by_table
 from tf_sparse_emb.ops.keys import as_keys
 
 # The first dimension of a table's gradient as IndexedSlices. Huge on purpose: whatever would make a dense tensor of
@@ -77,13 +78,9 @@ def _embedding_lookup_gradient(op, grad):
     dense_shape = tf.constant([MAX_KEYS, anchors[0].shape[1]], tf.int64)
     grad = tf.convert_to_tensor(grad)
     if num_tables == 1:
-        return None, None, tf.IndexedSlices(grad, keys, dense_shape)
-    table_splits = op.inputs[num_tables + 1]
-    sizes = table_splits[1:] - table_splits[:-1]
-    slices = [
-        tf.IndexedSlices(table_grad, table_keys, dense_shape)
-        for table_grad, table_keys in zip(
-            tf.split(grad, sizes, num=num_tables), tf.split(keys, sizes, num=num_tables), strict=True
-        )
-    ]
+        # An identity, because what a gradient function returns must be of the graph that is being built.
+        return None, None, tf.IndexedSlices(grad, tf.identity(keys), dense_shape)
+    splits = op.inputs[num_tables + 1]
+    grads, keys = (split_by_table(values, splits, num_tables) for values in (grad, keys))
+    slices = [tf.IndexedSlices(*pair, dense_shape) for pair in zip(grads, keys, strict=True)]
     return [None] * (num_tables + 2) + slices

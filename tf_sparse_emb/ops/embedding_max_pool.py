@@ -40,5 +40,7 @@ def _embedding_max_pool_grad_gradient(op, grad):
     argmax = op.inputs[1]
     dims = tf.broadcast_to(tf.range(tf.shape(argmax)[1]), tf.shape(argmax))
     is_pooled = argmax >= 0
-    picked = tf.gather_nd(grad, tf.stack([tf.where(is_pooled, argmax, 0), dims], -1), bad_indices_policy="IGNORE")
-    return tf.where(is_pooled, picked, 0.0), None, None
+    # A row of zeros behind the others, for empty bags.
+    padded = tf.pad(grad, [[0, 1], [0, 0]])
+    rows = tf.where(is_pooled, argmax, tf.shape(grad)[0])
+    return tf.gather_nd(padded, tf.stack([rows, dims], -1)), None, None

@@ -16,6 +16,8 @@ def as_keys(keys, name="keys"):
     Raises:
         TypeError: for any other dtype.
     """
+    if isinstance(keys, (list, tuple)) and any(isinstance(key, bool) for key in tf.nest.flatten(keys)):
+        raise TypeError(f"{name} must be int32, int64 or string, got bool")
     # The hint makes int64 of Python's ints and of an empty list. NumPy arrays go without: it would cast their floats.
     keys = tf.convert_to_tensor(keys, dtype_hint=tf.int64 if isinstance(keys, (list, tuple)) else None)
     check_key_dtype(keys.dtype, name)

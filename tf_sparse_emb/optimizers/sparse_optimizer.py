@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_sparse_emb import ops
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
+from tf_sparse_emb.ops.embedding_key_dedup import split_by_table
 from tf_sparse_emb.ops.embedding_update import check_finite, update_tables
 from tf_sparse_emb.variable import EmbeddingVariable
 
@@ -59,9 +60,7 @@ class TableGroup:
 
     def split(self, values):
         """Returns values [U, ...] as a list of those of each table."""
-        if len(self.tables) == 1:
-            return [values]
-        return tf.split(values, self.table_splits[1:] - self.table_splits[:-1], num=len(self.tables))
+        return split_by_table(values, self.table_splits, len(self.tables))
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
@@ -439,7 +438,7 @@ def _constrain(table, keys):
         return
     if table.padding_key is not None:
         keys = tf.boolean_mask(keys, keys != table.padding_key)
-    table.upsert(keys, table.constraint(table.lookup(keys)))
+    table.upsert(keys, table.constraint(table.read_rows(keys)))
 
 
 def _gather(variable, indices):
