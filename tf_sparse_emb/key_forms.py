@@ -167,7 +167,7 @@ class _Form:
         if labels.shape.rank == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
         rank, most = labels.shape.rank, dense_shape.shape[0]
-        fits = rank is not None and 0 < rank and (most is None or rank <= most)
+        fits = rank is not None and rank > 0 and (most is None or rank <= most)
         if not fits or not labels.shape.is_compatible_with(static[:rank]):
             raise ValueError(
                 f"labels must be of the form of the keys, or of their leading axes, got shape {labels.shape} "

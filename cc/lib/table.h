@@ -145,9 +145,9 @@ class Table {
   // at most (all of a place that holds several). *next is where to go on, or -1 after the last row.
   // allocate(n, width) must give room for n rows of `width` floats, D, or with_state D + S, and
   // their counts; where it returns null pointers, nothing is written; it must not call the table.
-  // *rule is that of the state, empty without one. A part may be empty. Rows that come or go between
-  // two calls may be missed or come twice, and with them, in storages that move rows (all but slab
-  // and index), rows that stay.
+  // *rule is that of the state, empty without one. A part may be empty. Rows that come or go
+  // between two calls may be missed or come twice, and with them, in storages that move rows (all
+  // but slab and index), rows that stay.
   using Allocate = std::function<TableRows(int64_t n, int64_t width)>;
   virtual Status Export(bool with_state, int64_t cursor, int64_t limit, const Allocate& allocate,
                         std::string* rule, int64_t* next) = 0;
