@@ -173,7 +173,7 @@ TEST(ExportGivesTheStateItsRuleAndTheCounts) {
     const Content with = ExportAll(table.table.get(), true);
     const Content without = ExportAll(table.table.get(), false);
     EXPECT_EQ(with.rule, "row_wise_adagrad");
-    EXPECT_EQ(without.rule, "row_wise_adagrad");
+    EXPECT_EQ(without.rule, "");
     EXPECT_EQ(with.width, kDim + 1);
     EXPECT_EQ(without.width, kDim);
     Rows want = {{2, model.Initial(2)}, {7, model.Initial(7)}};
