@@ -5,7 +5,7 @@
 #   make test     runs all tests
 #   make build    builds the op library in place
 #   make lint     checks style
-#   make bench    times a training step beside stock Keras
+#   make bench    times a training step, and apply_gradients on plain variables, beside stock Keras
 #
 # PYTHON chooses the interpreter, TENSORFLOW the package: make test PYTHON=python3.12 TENSORFLOW="tensorflow==2.20.*"
 
@@ -30,7 +30,7 @@ din: build
 	$(BIN)/python examples/din/train.py
 
 test: build test-cc
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-cc: build/cc_tests
 	build/cc_tests
@@ -49,6 +49,7 @@ format: $(INSTALLED)
 
 bench: build
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/apply_gradients.py
 
 wheel: build
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
@@ -62,7 +63,7 @@ $(VENV)/.config:
 	@printf '%s' '$(CONFIG)' > $@
 
 $(INSTALLED): pyproject.toml Makefile $(VENV)/.config
-	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest "ruff==0.17.*" "clang-format==23.*"
+	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist "ruff==0.17.*" "clang-format==23.*"
 	touch $@
 
 $(VENV)/.built: $(INSTALLED) $(SOURCES)
