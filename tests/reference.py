@@ -123,14 +123,128 @@ def adam(rows, state, grads, step, *, learning_rate, beta_1=0.9, beta_2=0.999, e
     return rows - learning_rate * weight_decay * rows - alpha * m / (np.sqrt(v) + epsilon), np.concatenate([m, v], 1)
 
 
+def momentum(rows, state, grads, step, *, learning_rate, momentum, nesterov=0.0, weight_decay=0.0):
+    """keras.optimizers.SGD with momentum."""
+    u = momentum * state - learning_rate * grads
+    moved = momentum * u - learning_rate * grads if nesterov else u
+    return rows - learning_rate * weight_decay * rows + moved, u
+
+
+def adagrad_decay(
+    rows,
+    state,
+    grads,
+    step,
+    *,
+    learning_rate,
+    decay_step,
+    decay_rate,
+    initial_accumulator_value=0.1,
+    weight_decay=0.0,
+):
+    """DeepRec's AdagradDecay."""
+    dim = rows.shape[1]
+    a, k = state[:, :dim], state[:, dim:]
+    fades = step // decay_step > k
+    a = np.where(fades, np.maximum(decay_rate * a, initial_accumulator_value), a) + grads**2
+    new_rows = rows - learning_rate * weight_decay * rows - learning_rate * grads / np.sqrt(a)
+    return new_rows, np.concatenate([a, k + fades], axis=1)
+
+
+def adam_amsgrad(rows, state, grads, step, *, learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
+    """keras.optimizers.Adam with amsgrad."""
+    dim = rows.shape[1]
+    m = beta_1 * state[:, :dim] + (1 - beta_1) * grads
+    v = beta_2 * state[:, dim : 2 * dim] + (1 - beta_2) * grads**2
+    v_hat = np.maximum(state[:, 2 * dim :], v)
+    alpha = learning_rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+    new_rows = rows - learning_rate * weight_decay * rows - alpha * m / (np.sqrt(v_hat) + epsilon)
+    return new_rows, np.concatenate([m, v, v_hat], 1)
+
+
+def ftrl(
+    rows,
+    state,
+    grads,
+    step,
+    *,
+    learning_rate,
+    learning_rate_power=-0.5,
+    l1_regularization_strength=0.0,
+    l2_regularization_strength=0.0,
+    l2_shrinkage_regularization_strength=0.0,
+    beta=0.0,
+    weight_decay=0.0,
+):
+    """keras.optimizers.Ftrl."""
+    dim, l1, p = rows.shape[1], l1_regularization_strength, -learning_rate_power
+    a, z = state[:, :dim], state[:, dim:]
+    rows = rows - learning_rate * weight_decay * rows
+    total = a + grads**2
+    z = z + grads + 2 * l2_shrinkage_regularization_strength * rows - (total**p - a**p) / learning_rate * rows
+    l2 = l2_regularization_strength + beta / (2 * learning_rate)
+    return (np.clip(z, -l1, l1) - z) / (total**p / learning_rate + 2 * l2), np.concatenate([total, z], 1)
+
+
+def rmsprop(
+    rows,
+    state,
+    grads,
+    step,
+    *,
+    learning_rate,
+    rho=0.9,
+    momentum=0.0,
+    epsilon=1e-7,
+    weight_decay=0.0,
+    centered=False,
+):
+    """keras.optimizers.RMSprop."""
+    dim = rows.shape[1]
+    v = rho * state[:, :dim] + (1 - rho) * grads**2
+    q, new_state, rest = v, [v], state[:, dim:]
+    if momentum:
+        u, rest = rest[:, :dim], rest[:, dim:]
+    if centered:
+        a = rho * rest + (1 - rho) * grads
+        q = v - a**2
+    delta = learning_rate * grads / np.sqrt(q + epsilon)
+    if momentum:
+        delta = momentum * u + delta
+        new_state.append(delta)
+    if centered:
+        new_state.append(a)
+    return rows - learning_rate * weight_decay * rows - delta, np.concatenate(new_state, 1)
+
+
+def rmsprop_momentum(*arguments, **hyperparameters):
+    return rmsprop(*arguments, **hyperparameters)
+
+
+def rmsprop_centered(*arguments, **hyperparameters):
+    return rmsprop(*arguments, **hyperparameters, centered=True)
+
+
+def rmsprop_centered_momentum(*arguments, **hyperparameters):
+    return rmsprop(*arguments, **hyperparameters, centered=True)
+
+
 _STATE_WIDTH = {
+    momentum: lambda dim: dim,
+    adagrad_decay: lambda dim: dim + 1,
+    adam_amsgrad: lambda dim: 3 * dim,
+    ftrl: lambda dim: 2 * dim,
+    rmsprop: lambda dim: dim,
+    rmsprop_momentum: lambda dim: 2 * dim,
+    rmsprop_centered: lambda dim: 2 * dim,
+    rmsprop_centered_momentum: lambda dim: 3 * dim,
     sgd: lambda dim: 0,
     row_wise_adagrad: lambda dim: 1,
     row_wise_adam: lambda dim: dim + 1,
     adagrad: lambda dim: dim,
     adam: lambda dim: 2 * dim,
 }
-RULE_TWINS = {"sgd": sgd, "row_wise_adagrad": row_wise_adagrad, "row_wise_adam": row_wise_adam}
+RULE_TWINS = {twin.__name__: twin for twin in _STATE_WIDTH}
 
 
 class TableTwin:
@@ -139,7 +253,8 @@ class TableTwin:
     def __init__(self, rows, rule, initial_state=0.0):
         self.rule = RULE_TWINS.get(rule, rule)
         self.rows = np.array(rows, np.float64)
-        self.state = np.full((len(self.rows), _STATE_WIDTH[self.rule](self.rows.shape[1])), initial_state, np.float64)
+        width = _STATE_WIDTH[self.rule](self.rows.shape[1])
+        self.state = np.broadcast_to(np.asarray(initial_state, np.float64), (len(self.rows), width)).copy()
         self.step = 0
 
     def apply(self, positions, grads, **hyperparameters):

@@ -142,3 +142,30 @@ def test_without_training_the_output_is_that_of_torch_and_the_table_stays(case, 
     step = case["steps"][0]
     np.testing.assert_allclose(_call(layer, *_arguments(step)), _float32(step["output"]), **CLOSE)
     np.testing.assert_array_equal(_rows(layer.embeddings.export()), _float32(case["initial"]))
+
+
+OPTIMIZERS = json.loads((Path(__file__).parent / "golden" / "torch_optimizers.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "name, make",
+    [
+        ("sparse_adam", lambda: tse.optimizers.Adam(0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-8)),
+        ("row_wise_adagrad", lambda: tse.optimizers.RowWiseAdagrad(0.1, epsilon=1e-8)),
+    ],
+)
+def test_an_optimizer_does_what_that_of_torch_or_fbgemm_does(storage, name, make):
+    start = np.array(OPTIMIZERS["start"], np.float32)
+    rows, dim = start.shape
+    layer = tse.Embedding(rows if storage == "index" else None, dim, combiner="sum", storage=storage)
+    layer.build((None,))
+    layer.embeddings.upsert(np.arange(rows), start)
+    optimizer = make()
+    optimizer.build([layer.embeddings])
+    for keys, coefficients, want in zip(OPTIMIZERS["keys"], OPTIMIZERS["coefficients"], OPTIMIZERS[name], strict=True):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(np.array(keys), training=True) * np.array(coefficients, np.float32))
+        optimizer.apply([tape.gradient(loss, layer.embeddings)], [layer.embeddings])
+        np.testing.assert_allclose(layer.embeddings.lookup(np.arange(rows)), want, rtol=1e-5, atol=1e-6)
+    assert (np.abs(np.array(want) - start).max(1)[:-1] > 0.01).all()
+    np.testing.assert_array_equal(layer.embeddings.lookup([rows - 1]), start[-1:])

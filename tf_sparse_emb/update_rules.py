@@ -32,6 +32,15 @@ class UpdateRule:
                 raise ValueError(f"rule {self.name} needs {name}")
         return list(values.values())
 
+    def slot_range(self, name, dim):
+        """Where a slot stands in the state of a row of width D: its first float and the one behind its last."""
+        begin = 0
+        for slot, (width, _) in self.slots.items():
+            if slot == name:
+                return begin, begin + width(dim)
+            begin += width(dim)
+        raise ValueError(f"rule {self.name} has the slots [{', '.join(self.slots)}], got {name!r}")
+
     def initial_state(self, dim, given):
         """Returns the S initial floats of a row's state.
 
@@ -48,19 +57,74 @@ class UpdateRule:
         return state
 
 
+def _per_element(argument=None):
+    return (lambda dim: dim, argument)
+
+
+def _per_row(argument=None):
+    return (lambda dim: 1, argument)
+
+
+_ADAM = {"learning_rate": REQUIRED, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
+_RMSPROP = {"learning_rate": REQUIRED, "rho": 0.9, "momentum": 0.0, "epsilon": 1e-7, "weight_decay": 0.0}
+
 _RULES = {
     rule.name: rule
     for rule in (
         UpdateRule("sgd", {"learning_rate": REQUIRED, "weight_decay": 0.0}),
         UpdateRule(
-            "row_wise_adagrad",
-            {"learning_rate": REQUIRED, "epsilon": 1e-8, "weight_decay": 0.0},
-            {"accumulator": (lambda dim: 1, "initial_accumulator_value")},
+            "momentum",
+            {"learning_rate": REQUIRED, "momentum": REQUIRED, "nesterov": 0.0, "weight_decay": 0.0},
+            {"momentum": _per_element()},
         ),
         UpdateRule(
-            "row_wise_adam",
-            {"learning_rate": REQUIRED, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0},
-            {"momentum": (lambda dim: dim, None), "velocity": (lambda dim: 1, None)},
+            "adagrad",
+            {"learning_rate": REQUIRED, "epsilon": 1e-7, "weight_decay": 0.0},
+            {"accumulator": _per_element("initial_accumulator_value")},
+        ),
+        UpdateRule(
+            "row_wise_adagrad",
+            {"learning_rate": REQUIRED, "epsilon": 1e-8, "weight_decay": 0.0},
+            {"accumulator": _per_row("initial_accumulator_value")},
+        ),
+        UpdateRule(
+            "adagrad_decay",
+            {
+                "learning_rate": REQUIRED,
+                "decay_step": 100_000.0,
+                "decay_rate": 0.9,
+                "initial_accumulator_value": 0.1,
+                "weight_decay": 0.0,
+            },
+            {"accumulator": _per_element("initial_accumulator_value"), "decays": _per_row()},
+        ),
+        UpdateRule("adam", _ADAM, {"momentum": _per_element(), "velocity": _per_element()}),
+        UpdateRule(
+            "adam_amsgrad",
+            _ADAM,
+            {"momentum": _per_element(), "velocity": _per_element(), "velocity_hat": _per_element()},
+        ),
+        UpdateRule("row_wise_adam", {**_ADAM, "epsilon": 1e-8}, {"momentum": _per_element(), "velocity": _per_row()}),
+        UpdateRule(
+            "ftrl",
+            {
+                "learning_rate": REQUIRED,
+                "learning_rate_power": -0.5,
+                "l1_regularization_strength": 0.0,
+                "l2_regularization_strength": 0.0,
+                "l2_shrinkage_regularization_strength": 0.0,
+                "beta": 0.0,
+                "weight_decay": 0.0,
+            },
+            {"accumulator": _per_element("initial_accumulator_value"), "linear": _per_element()},
+        ),
+        UpdateRule("rmsprop", _RMSPROP, {"velocity": _per_element()}),
+        UpdateRule("rmsprop_momentum", _RMSPROP, {"velocity": _per_element(), "momentum": _per_element()}),
+        UpdateRule("rmsprop_centered", _RMSPROP, {"velocity": _per_element(), "average_gradient": _per_element()}),
+        UpdateRule(
+            "rmsprop_centered_momentum",
+            _RMSPROP,
+            {"velocity": _per_element(), "momentum": _per_element(), "average_gradient": _per_element()},
         ),
     )
 }

@@ -172,10 +172,15 @@ class EmbeddingVariable(keras.Variable):
         """Returns the rows of keys, float32 `keys.shape + [D]`; see `tse.ops.embedding_lookup`."""
         return ops.embedding_lookup(self, keys, insert=insert, missing=missing)
 
-    def read_rows(self, keys):
-        """Returns the rows of keys [N] as they are in the table, float32 [N, D]: `max_norm` does not bound them."""
+    def read_rows(self, keys, with_state=False):
+        """Returns the rows of keys [N] as they are in the table, float32 [N, D]: `max_norm` does not bound them.
+
+        Args:
+            keys: int32, int64 or string [N]; a key that is not there has its initial row and state.
+            with_state: bool, default False. Rows are [N, D + S], with the optimizer's state.
+        """
         rows = library.sparse_emb_embedding_table_read_rows(self.table_handle, as_keys(keys))
-        return rows[:, : self.dim]
+        return rows if with_state else rows[:, : self.dim]
 
     def contains(self, keys):
         """Returns whether each key is in the table: bool, of the shape of keys."""
@@ -329,8 +334,10 @@ class EmbeddingVariable(keras.Variable):
         Every row gets the rule's state, at its initial value; a state that it had is dropped. The newest binding wins.
 
         Args:
-            rule: "sgd", "row_wise_adagrad" (state: accumulator [1]) or "row_wise_adam" (momentum [D], velocity [1]).
-            **initial_values: row_wise_adagrad: initial_accumulator_value, default 0.
+            rule: "sgd", "momentum", "adagrad", "row_wise_adagrad", "adagrad_decay", "adam", "adam_amsgrad",
+                "row_wise_adam", "ftrl", "rmsprop", "rmsprop_momentum", "rmsprop_centered" or
+                "rmsprop_centered_momentum"; the classes of `tse.optimizers` have their formulas.
+            **initial_values: of those with an accumulator: initial_accumulator_value, default 0.
 
         Returns:
             int, which names this binding to `embedding_update`.
@@ -346,14 +353,24 @@ class EmbeddingVariable(keras.Variable):
         raise TypeError(
             f"variable '{self.path}' is an embedding table, which Keras' own optimizers cannot update: they would need "
             "a dense tensor of all its rows. Compile with one of tse.optimizers, e.g. "
-            "tse.optimizers.RowWiseAdam(learning_rate=0.001); it trains the other variables as well. Not inside Keras' "
-            "LossScaleOptimizer, which the policy mixed_float16 adds: use mixed_bfloat16"
+            "tse.optimizers.RowWiseAdam(learning_rate=0.001); it trains the other variables as well. Under the policy "
+            "mixed_float16, wrap it in tse.optimizers.LossScaleOptimizer, else Keras wraps it in its own"
         )
 
     @overwrite_with_gradient.setter
     def overwrite_with_gradient(self, value):
         if value:
             raise ValueError("an embedding table cannot be overwritten with its gradient")
+
+    # Identity: Keras compares variables element by element.
+
+    def __eq__(self, other):
+        """Whether it is the same table."""
+        return self is other
+
+    def __hash__(self):
+        """By identity, so that a table can be a key of a dict."""
+        return id(self)
 
     def __repr__(self):
         """Names the table; its rows are not printed."""

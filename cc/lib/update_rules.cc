@@ -12,7 +12,9 @@ namespace {
 // A list of rule types, for looking one up by its name.
 template <class... Rules>
 struct RuleList {};
-using AllRules = RuleList<Sgd, RowWiseAdagrad, RowWiseAdam>;
+using AllRules = RuleList<Sgd, Momentum, Adagrad, RowWiseAdagrad, AdagradDecay, LazyAdam<false>,
+                          LazyAdam<true>, RowWiseAdam, Ftrl, RmsProp<false, false>,
+                          RmsProp<false, true>, RmsProp<true, false>, RmsProp<true, true>>;
 
 // Stands for a rule type as a function argument.
 template <class Rule>

@@ -71,7 +71,7 @@ Binds a table to an update rule: every row gets room for the rule's state, set t
 table: the table.
 initial_state: float32 [S], where S is the rule's state width for the table's dim.
 binding: int64 scalar, which names this binding to EmbeddingUpdate. The newest binding wins.
-rule: sgd, row_wise_adagrad or row_wise_adam.
+rule: one that EmbeddingUpdate knows.
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableSize")

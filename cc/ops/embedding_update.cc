@@ -77,10 +77,16 @@ table_splits: int64 [T + 1]: the keys of table t are [table_splits[t], table_spl
 grads: float32 [U, D], the summed gradients.
 hypers: float32, the rule's hyper-parameters:
   sgd: learning_rate, weight_decay;
-  row_wise_adagrad: learning_rate, epsilon, weight_decay;
-  row_wise_adam: learning_rate, beta_1, beta_2, epsilon, weight_decay.
+  momentum: learning_rate, momentum, nesterov (0 or 1), weight_decay;
+  adagrad, row_wise_adagrad: learning_rate, epsilon, weight_decay;
+  adagrad_decay: learning_rate, decay_step, decay_rate, initial_accumulator_value, weight_decay;
+  adam, adam_amsgrad, row_wise_adam: learning_rate, beta_1, beta_2, epsilon, weight_decay;
+  ftrl: learning_rate, learning_rate_power, l1_regularization_strength, l2_regularization_strength,
+    l2_shrinkage_regularization_strength, beta, weight_decay;
+  rmsprop, rmsprop_momentum, rmsprop_centered, rmsprop_centered_momentum: learning_rate, rho, momentum,
+    epsilon, weight_decay.
 step: int64 scalar, the optimizer's 1-based step.
-rule: sgd, row_wise_adagrad or row_wise_adam.
+rule: one of those.
 bindings: what EmbeddingTableBind returned for each table; an update from a binding that is no longer
   the table's is an error. 0, or no list, accepts any binding of the rule.
 keys_differ: the caller's word that no key comes twice. Otherwise the op looks.

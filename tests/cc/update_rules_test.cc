@@ -1,6 +1,7 @@
 // The update rules against twins in double precision.
 #include "cc/lib/update_rules.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -48,6 +49,81 @@ void RowWiseAdamTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h,
   }
 }
 
+void MomentumTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h, int64_t) {
+  for (size_t d = 0; d < g.size(); ++d) {
+    double& u = (*s)[d];
+    u = h[1] * u - h[0] * g[d];
+    (*w)[d] += (h[2] != 0 ? h[1] * u - h[0] * g[d] : u) - h[0] * h[3] * (*w)[d];
+  }
+}
+
+void AdagradTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h, int64_t) {
+  for (size_t d = 0; d < g.size(); ++d) {
+    double& a = (*s)[d];
+    a += g[d] * g[d];
+    (*w)[d] -= h[0] * g[d] / std::sqrt(a + h[1]) + h[0] * h[2] * (*w)[d];
+  }
+}
+
+void AdagradDecayTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h, int64_t t) {
+  double& k = s->back();
+  const bool fades = std::floor(t / h[1]) > k;
+  if (fades) k += 1;
+  for (size_t d = 0; d < g.size(); ++d) {
+    double& a = (*s)[d];
+    if (fades) a = std::max(h[2] * a, h[3]);
+    a += g[d] * g[d];
+    (*w)[d] -= h[0] * g[d] / std::sqrt(a) + h[0] * h[4] * (*w)[d];
+  }
+}
+
+template <bool amsgrad>
+void AdamTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h, int64_t t) {
+  const double b1 = h[1], b2 = h[2];
+  const double rate = h[0] * std::sqrt(1 - std::pow(b2, t)) / (1 - std::pow(b1, t));
+  const size_t dim = g.size();
+  for (size_t d = 0; d < dim; ++d) {
+    double& m = (*s)[d];
+    double& v = (*s)[dim + d];
+    m = b1 * m + (1 - b1) * g[d];
+    v = b2 * v + (1 - b2) * g[d] * g[d];
+    double divisor = v;
+    if (amsgrad) divisor = (*s)[2 * dim + d] = std::max((*s)[2 * dim + d], v);
+    (*w)[d] -= rate * m / (std::sqrt(divisor) + h[3]) + h[0] * h[4] * (*w)[d];
+  }
+}
+
+void FtrlTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h, int64_t) {
+  const double lr = h[0], power = -h[1], l1 = h[2], l2 = h[3] + h[5] / (2 * lr);
+  for (size_t d = 0; d < g.size(); ++d) {
+    double& a = (*s)[d];
+    double& z = (*s)[g.size() + d];
+    const double old = (1 - lr * h[6]) * (*w)[d];
+    const double sum = a + g[d] * g[d];
+    z += g[d] + 2 * h[4] * old - (std::pow(sum, power) - std::pow(a, power)) / lr * old;
+    a = sum;
+    (*w)[d] = (std::min(std::max(z, -l1), l1) - z) / (std::pow(sum, power) / lr + 2 * l2);
+  }
+}
+
+template <bool centered, bool has_momentum>
+void RmsPropTwin(Doubles* w, Doubles* s, const Doubles& g, const Doubles& h, int64_t) {
+  const size_t dim = g.size();
+  for (size_t d = 0; d < dim; ++d) {
+    double& v = (*s)[d];
+    v = h[1] * v + (1 - h[1]) * g[d] * g[d];
+    double q = v;
+    if (centered) {
+      double& a = (*s)[(1 + has_momentum) * dim + d];
+      a = h[1] * a + (1 - h[1]) * g[d];
+      q -= a * a;
+    }
+    double delta = h[0] * g[d] / std::sqrt(q + h[3]);
+    if (has_momentum) delta = (*s)[dim + d] = h[2] * (*s)[dim + d] + delta;
+    (*w)[d] -= delta + h[0] * h[4] * (*w)[d];
+  }
+}
+
 struct Case {
   RuleCall call;
   float initial_state;
@@ -61,6 +137,21 @@ const Case kCases[] = {
     {{"row_wise_adagrad", {0.05f, 0.1f, 0.02f}}, 0.1f, &RowWiseAdagradTwin},
     {{"row_wise_adam", {0.001f, 0.9f, 0.999f, 1e-8f, 0.0f}}, 0, &RowWiseAdamTwin},
     {{"row_wise_adam", {0.01f, 0.0f, 0.9f, 1e-3f, 0.02f}}, 0, &RowWiseAdamTwin},
+    {{"momentum", {0.01f, 0.9f, 0.0f, 0.0f}}, 0, &MomentumTwin},
+    {{"momentum", {0.01f, 0.9f, 1.0f, 0.02f}}, 0, &MomentumTwin},
+    {{"adagrad", {0.05f, 1e-7f, 0.02f}}, 0.1f, &AdagradTwin},
+    // Fades at the steps 7, 14, ...; its last state, k, begins at 0.
+    {{"adagrad_decay", {0.05f, 7.0f, 0.5f, 0.1f, 0.02f}}, 0, &AdagradDecayTwin},
+    {{"adam", {0.001f, 0.9f, 0.999f, 1e-7f, 0.02f}}, 0, &AdamTwin<false>},
+    {{"adam_amsgrad", {0.001f, 0.9f, 0.9f, 1e-7f, 0.0f}}, 0, &AdamTwin<true>},
+    {{"ftrl", {0.05f, -0.5f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}}, 0.1f, &FtrlTwin},
+    {{"ftrl", {0.05f, -0.7f, 0.3f, 0.1f, 0.05f, 0.2f, 0.02f}}, 0.1f, &FtrlTwin},
+    {{"rmsprop", {0.001f, 0.9f, 0.0f, 1e-7f, 0.02f}}, 0, &RmsPropTwin<false, false>},
+    {{"rmsprop_momentum", {0.001f, 0.9f, 0.8f, 1e-7f, 0.0f}}, 0, &RmsPropTwin<false, true>},
+    {{"rmsprop_centered", {0.001f, 0.9f, 0.0f, 1e-3f, 0.0f}}, 0, &RmsPropTwin<true, false>},
+    {{"rmsprop_centered_momentum", {0.001f, 0.9f, 0.8f, 1e-3f, 0.02f}},
+     0,
+     &RmsPropTwin<true, true>},
 };
 
 int64_t WidthOfState(const std::string& rule, int64_t dim) {

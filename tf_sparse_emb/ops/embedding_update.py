@@ -27,15 +27,18 @@ def embedding_update(
         table: `tse.EmbeddingVariable` of width D, bound to the rule (`table.bind(rule)`).
         keys: int32, int64 or string [U]; no key may come twice.
         grads: float32 [U, D], the summed gradients.
-        rule: "sgd", "row_wise_adagrad" or "row_wise_adam".
+        rule: a rule that `EmbeddingVariable.bind` knows.
         step: int64 scalar, the optimizer's 1-based step; default 1.
         binding: int, what `table.bind` returned: an update from a binding that is no longer the table's is refused. The
             default 0 accepts any binding of the rule.
         keys_differ: bool, default False. The caller's word that no key comes twice; otherwise the op looks.
         check_finite: bool, default True. Refuse gradients that are not finite.
-        **hyperparameters: the rule's, as floats or scalar tensors. sgd: learning_rate, weight_decay=0.
-            row_wise_adagrad: learning_rate, epsilon=1e-8, weight_decay=0. row_wise_adam: learning_rate, beta_1=0.9,
-            beta_2=0.999, epsilon=1e-8, weight_decay=0.
+        **hyperparameters: the rule's, as floats or scalar tensors: learning_rate, weight_decay=0, and by rule
+            momentum: momentum, nesterov=0; adagrad: epsilon=1e-7; row_wise_adagrad: epsilon=1e-8;
+            adagrad_decay: decay_step=100000, decay_rate=0.9, initial_accumulator_value=0.1;
+            adam, adam_amsgrad, row_wise_adam: beta_1=0.9, beta_2=0.999, epsilon=1e-7 (row_wise_adam: 1e-8);
+            ftrl: learning_rate_power=-0.5, l1_regularization_strength=0, l2_regularization_strength=0,
+            l2_shrinkage_regularization_strength=0, beta=0; rmsprop and its kinds: rho=0.9, momentum=0, epsilon=1e-7.
 
     Returns:
         The op (None in eager mode).

@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
-from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer, mean_square_of_rows, per_row
+from tf_sparse_emb.optimizers.checks import check_not_negative, check_positive
+from tf_sparse_emb.optimizers.gradients import mean_square_of_rows, per_row
+from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -41,10 +43,8 @@ class RowWiseAdagrad(SparseOptimizer):
     rule = "row_wise_adagrad"
 
     def __init__(self, learning_rate=0.001, initial_accumulator_value=0.0, epsilon=1e-8, weight_decay=None, **kwargs):
-        if not 0 <= initial_accumulator_value < float("inf"):
-            raise ValueError(f"initial_accumulator_value must not be negative, got {initial_accumulator_value}")
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        check_not_negative("initial_accumulator_value", initial_accumulator_value)
+        check_positive("epsilon", epsilon)
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = epsilon
@@ -58,12 +58,12 @@ class RowWiseAdagrad(SparseOptimizer):
     def _slot_initials(self, row_wise):
         return {"accumulator": (row_wise, self.initial_accumulator_value)}
 
-    def _step(self, grads, slots, learning_rate, row_wise):
+    def _step(self, rows, grads, slots, learning_rate, row_wise):
         if row_wise:
             a = slots["accumulator"] + mean_square_of_rows(grads)
-            return per_row(learning_rate / (tf.sqrt(a) + self.epsilon), grads) * grads, {"accumulator": a}
+            return rows - per_row(learning_rate / (tf.sqrt(a) + self.epsilon), grads) * grads, {"accumulator": a}
         a = slots["accumulator"] + tf.square(grads)
-        return learning_rate * grads / tf.sqrt(a + self.epsilon), {"accumulator": a}
+        return rows - learning_rate * grads / tf.sqrt(a + self.epsilon), {"accumulator": a}
 
     def get_config(self):
         """Returns the constructor's arguments."""

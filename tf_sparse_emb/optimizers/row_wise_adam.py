@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
-from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer, mean_square_of_rows, per_row
+from tf_sparse_emb.optimizers.checks import check_beta, check_positive
+from tf_sparse_emb.optimizers.gradients import mean_square_of_rows, per_row
+from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -46,11 +48,9 @@ class RowWiseAdam(SparseOptimizer):
     rule = "row_wise_adam"
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=None, **kwargs):
-        for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        check_beta("beta_1", beta_1)
+        check_beta("beta_2", beta_2)
+        check_positive("epsilon", epsilon)
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -62,7 +62,7 @@ class RowWiseAdam(SparseOptimizer):
     def _slot_initials(self, row_wise):
         return {"momentum": (False, 0.0), "velocity": (row_wise, 0.0)}
 
-    def _step(self, grads, slots, learning_rate, row_wise):
+    def _step(self, rows, grads, slots, learning_rate, row_wise):
         t = tf.cast(self.iterations + 1, grads.dtype)
         m_correction = 1.0 - tf.pow(tf.cast(self.beta_1, grads.dtype), t)
         v_correction = 1.0 - tf.pow(tf.cast(self.beta_2, grads.dtype), t)
@@ -74,7 +74,7 @@ class RowWiseAdam(SparseOptimizer):
             delta = per_row(rate, grads) * m
         else:
             delta = m * (learning_rate * tf.sqrt(v_correction) / m_correction) / (tf.sqrt(v) + self.epsilon)
-        return delta, {"momentum": m, "velocity": v}
+        return rows - delta, {"momentum": m, "velocity": v}
 
     def get_config(self):
         """Returns the constructor's arguments."""

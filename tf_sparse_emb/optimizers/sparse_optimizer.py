@@ -5,62 +5,17 @@ import re
 import keras
 import tensorflow as tf
 
-from tf_sparse_emb import ops
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
-from tf_sparse_emb.ops.embedding_key_dedup import split_by_table
 from tf_sparse_emb.ops.embedding_update import check_finite, update_tables
+from tf_sparse_emb.optimizers.bound import NOT_SAVED, Bound, StateInTables
+from tf_sparse_emb.optimizers.gradients import gather, map_values, path_of, scatter_update, sum_repeats
+from tf_sparse_emb.optimizers.overrides import Overrides
+from tf_sparse_emb.optimizers.table_group import TableGroup, TableSlot, constrain
+from tf_sparse_emb.update_rules import get_rule
 from tf_sparse_emb.variable import EmbeddingVariable
-
-_NOT_SAVED = (
-    "the state of this optimizer cannot be saved yet: a part of it is in the rows of embedding tables, "
-    "and would be lost"
-)
 
 # A variable named `embeddings`, as Keras' own Embedding names its weights.
 ROW_WISE_VARIABLES = r"(^|/)embeddings$"
-
-
-class _StateInTables(tf.train.experimental.PythonState):
-    """Tells a `tf.train.Checkpoint` of the optimizer that it would be saved without the tables' part of its state."""
-
-    def serialize(self):
-        raise TypeError(_NOT_SAVED)
-
-    def deserialize(self, string_value):
-        raise TypeError(_NOT_SAVED)
-
-
-class _Bound:
-    """The variables an optimizer was built for, by Keras' variable key.
-
-    A plain object: Keras would take variables in an optimizer's lists and dicts for the optimizer's own.
-    """
-
-    def __init__(self):
-        self.variables = []
-        self.tables = {}  # key -> EmbeddingVariable
-        self.bindings = {}  # key -> the binding of that table
-        self.slots = {}  # key of a plain variable -> {slot name: variable}
-        self.row_wise = set()  # keys of the plain variables with row-wise state
-        self.learning_rate = None  # of the step under way
-
-
-class TableGroup:
-    """Tables of one width that a step updates by one op; it stands where a variable would.
-
-    Attributes:
-        tables: list of T `tse.EmbeddingVariable`.
-        shape: that of each, (0, D).
-        table_splits: int64 [T + 1]: the unique keys of table t stand from table_splits[t] to table_splits[t + 1] - 1.
-    """
-
-    def __init__(self, tables, table_splits):
-        self.tables, self.table_splits = tables, table_splits
-        self.shape = tables[0].shape
-
-    def split(self, values):
-        """Returns values [U, ...] as a list of those of each table."""
-        return split_by_table(values, self.table_splits, len(self.tables))
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
@@ -81,6 +36,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     A subclass gives the rule: `rule`, `_hypers`, `_initial_values`, `_slot_initials` and `_step`.
 
+    The dense part can have an optimizer of its own (`dense_optimizer`), and so can a table (`overrides`):
+
+    >>> optimizer = tse.optimizers.RowWiseAdam(
+    ...     0.001,
+    ...     dense_optimizer=keras.optimizers.Adam(0.0003),
+    ...     overrides={"user": 0.01, "country": tse.optimizers.SGD(0.1)},
+    ... )
+
     >>> isinstance(tse.optimizers.RowWiseAdam(), tse.optimizers.SparseOptimizer)
     True
 
@@ -92,10 +55,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         row_wise_variables: regular expression. A rule with row-wise state keeps it for the plain variables of rank 2 or
             more in whose path this is found; the others have element-wise state. Default: variables named `embeddings`.
         check_finite: bool, default True. Refuse gradients that are not finite.
+        dense_optimizer: Keras optimizer or None (default). It updates the plain variables that are not row-wise
+            variables, with gradients that have been clipped here and are clipped by its own arguments too.
+        overrides: dict or None (default): table, layer with one table, or regular expression to be found in a
+            variable's path -> learning rate (float or `LearningRateSchedule`), or an optimizer of `tse.optimizers`,
+            which then updates that variable. The first that matches holds.
+        use_ema, ema_momentum, ema_overwrite_frequency, gradient_accumulation_steps: as in Keras, for models without
+            tables, overrides and dense_optimizer; with them `build` raises, because averaging or accumulating would
+            touch every row of a table at every step. Evaluate on a snapshot (`get_weights`) of a low learning rate
+            instead of an average, and take larger batches instead of accumulating.
         name: str or None.
 
     Raises:
-        ValueError: for use_ema and gradient_accumulation_steps, which are not supported yet.
+        ValueError: if an argument is out of its range.
     """
 
     rule = None
@@ -107,12 +79,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         weight_decay=None,
         row_wise_variables=ROW_WISE_VARIABLES,
         check_finite=True,
+        dense_optimizer=None,
+        overrides=None,
         name=None,
         **kwargs,
     ):
-        for argument in ("use_ema", "gradient_accumulation_steps"):
-            if kwargs.get(argument):
-                raise ValueError(f"{type(self).__name__} does not support {argument} yet, got {kwargs[argument]!r}")
         try:
             re.compile(row_wise_variables)
         except (re.error, TypeError) as error:
@@ -122,23 +93,44 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.row_wise_variables = row_wise_variables
         self.check_finite = check_finite
-        self._bound = _Bound()
+        # Of a dict, keras.optimizers.get would change the class name.
+        if isinstance(dense_optimizer, dict):
+            dense_optimizer = keras.saving.deserialize_keras_object(dense_optimizer)
+        self.dense_optimizer = None if dense_optimizer is None else keras.optimizers.get(dense_optimizer)
+        self.overrides = Overrides(overrides)
+        self._override_optimizers = self.overrides.optimizers
+        self._bound = Bound()
 
     def build(self, var_list):
         """Creates the state of plain variables and binds tables to the rule, which resets the tables' state."""
         if self.built:
             return
         var_list = list(var_list)
-        tables = [variable for variable in var_list if isinstance(variable, EmbeddingVariable)]
-        plain = [variable for variable in var_list if not isinstance(variable, EmbeddingVariable)]
+        own, others = self._assign(var_list)
+        tables = [variable for variable in own if isinstance(variable, EmbeddingVariable)]
+        plain = [variable for variable in own if not isinstance(variable, EmbeddingVariable)]
+        if tables or others:
+            for argument in ("use_ema", "gradient_accumulation_steps"):
+                if getattr(self, argument):
+                    raise ValueError(
+                        f"{argument} would touch every row of a table at every step, and is not supported for models "
+                        "with tables, nor with overrides or dense_optimizer. "
+                        + (
+                            "Lower the learning rate towards the end instead of averaging"
+                            if argument == "use_ema"
+                            else "Take larger batches instead of accumulating"
+                        )
+                    )
         for variable in plain:
             if getattr(variable, "overwrite_with_gradient", False):
                 raise ValueError(
                     f"{type(self).__name__} does not support variables that are overwritten with their gradient "
-                    f"(float8 training), got '{_path(variable)}'"
+                    f"(float8 training), got '{path_of(variable)}'"
                 )
         # Tables first: binding them can fail, and the optimizer is not built then.
         bindings = [table.bind(self.rule, **self._initial_values()) for table in tables]
+        for optimizer, variables in others:
+            optimizer.build(variables)
         super().build(plain)
         for variable in plain:
             self._add_slots(variable)
@@ -147,12 +139,34 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             self._bound.bindings[self._var_key(table)] = binding
         self._bound.variables = var_list
         if tables:
-            self.table_state = _StateInTables()
+            self.table_state = StateInTables()
+
+    def _assign(self, variables):
+        """Returns this optimizer's own variables, and a list of (other optimizer, its variables)."""
+        own, others = [], {}
+        for variable in variables:
+            path = path_of(variable)
+            override = self.overrides.of(path)
+            owner = override if isinstance(override, keras.optimizers.Optimizer) else None
+            if override is None and self.dense_optimizer is not None:
+                is_dense = not isinstance(variable, EmbeddingVariable) and not self._is_row_wise(variable)
+                owner = self.dense_optimizer if is_dense else None
+            if owner is None:
+                own.append(variable)
+                if override is not None:
+                    self._bound.rates[self._var_key(variable)] = override
+            else:
+                others.setdefault(id(owner), (owner, []))[1].append(variable)
+                self._bound.owners[self._var_key(variable)] = owner
+        return own, list(others.values())
+
+    def _is_row_wise(self, variable):
+        return len(variable.shape) >= 2 and re.search(self.row_wise_variables, path_of(variable)) is not None
 
     def _add_slots(self, variable):
         key = self._var_key(variable)
-        path = _path(variable)
-        row_wise = len(variable.shape) >= 2 and re.search(self.row_wise_variables, path) is not None
+        path = path_of(variable)
+        row_wise = self._is_row_wise(variable)
         if row_wise:
             self._bound.row_wise.add(key)
         self._bound.slots[key] = {
@@ -169,7 +183,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     # apply gradients of several kinds in one step.
 
     def _check_variables_are_known(self, variables):
-        super()._check_variables_are_known([v for v in variables if self._var_key(v) not in self._bound.tables])
+        elsewhere = self._bound.tables.keys() | self._bound.owners.keys()
+        super()._check_variables_are_known([v for v in variables if self._var_key(v) not in elsewhere])
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: the rules decay the rows that they update."""
 
     def apply(self, grads, trainable_variables=None):
         """Updates variables with their gradients; see the class.
@@ -194,6 +212,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if not self.built:
             self.build(variables)
         self._check_variables_are_known(variables)
+        if self.use_ema or self.gradient_accumulation_steps:
+            return super().apply(grads, variables)
         grads, variables = self._filter_empty_gradients(grads, variables)
         with tf.name_scope(self.name):
             grads, targets = self._group_tables(grads, variables)
@@ -207,21 +227,24 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 self._iterations.assign_add(1)
 
     def _group_tables(self, grads, variables):
-        """Sums the gradients of repeated keys, and puts tables of one width together.
+        """Sums the gradients of repeated keys, and puts tables together that one op can update.
 
         Returns:
             A list of gradients, and one of what they are of: a `TableGroup` or a plain variable.
         """
         groups, plain = {}, []
         for grad, variable in zip(grads, variables, strict=True):
-            if self._var_key(variable) not in self._bound.tables:
-                plain.append((_sum_repeats(grad), variable))
+            if not isinstance(variable, EmbeddingVariable):
+                plain.append((sum_repeats(grad), variable))
                 continue
             if not isinstance(grad, tf.IndexedSlices):
                 raise TypeError(
                     f"the gradient of embedding table '{variable.path}' must be tf.IndexedSlices, got a dense tensor"
                 )
-            groups.setdefault((variable.dim, bool(self._decay(variable))), []).append((grad, variable))
+            key = self._var_key(variable)
+            owner, rate = self._bound.owners.get(key), self._bound.rates.get(key)
+            group = (variable.dim, bool(self._decay(variable)), id(owner), id(rate))
+            groups.setdefault(group, []).append((grad, variable))
         grouped = []
         for members in groups.values():
             keys, table_splits, values = grad_reduce_by_key(
@@ -233,20 +256,36 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return [list(column) for column in zip(*grouped, *plain, strict=True)]
 
     def _update(self, grads, targets):
-        learning_rate = self.learning_rate
-        plain = []
+        learning_rate = self.learning_rate  # once: a callable one may differ at every call
+        plain, others = {}, {}
         for grad, target in zip(grads, targets, strict=True):
-            if isinstance(target, TableGroup):
-                self.update_step(grad, target.tables[0] if len(target.tables) == 1 else target, learning_rate)
+            is_group = isinstance(target, TableGroup)
+            key = self._var_key(target.tables[0] if is_group else target)
+            owner = self._bound.owners.get(key)
+            if owner is not None:
+                pairs = zip(target.split_gradient(grad), target.tables, strict=True) if is_group else [(grad, target)]
+                others.setdefault(id(owner), (owner, []))[1].extend(pairs)
+            elif is_group:
+                rate = self._rate_of(key, learning_rate)
+                self.update_step(grad, target.tables[0] if len(target.tables) == 1 else target, rate)
             else:
-                plain.append((grad, target))
-        if not plain:
-            return
-        plain_grads, plain_variables = zip(*plain, strict=True)
-        self._backend_update_step(list(plain_grads), list(plain_variables), learning_rate)
-        for variable in plain_variables:
-            if variable.constraint is not None:
-                variable.assign(variable.constraint(variable))
+                plain.setdefault(id(self._bound.rates.get(key)), []).append((grad, target))
+        for pairs in plain.values():
+            plain_grads, variables = (list(column) for column in zip(*pairs, strict=True))
+            rate = self._rate_of(self._var_key(variables[0]), learning_rate)
+            self._backend_update_step(plain_grads, variables, rate)
+            for variable in variables:
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable))
+        for owner, pairs in others.values():
+            owner.apply(*(list(column) for column in zip(*pairs, strict=True)))
+
+    def _rate_of(self, key, learning_rate):
+        """The learning rate of a variable in this step, that of the optimizer being `learning_rate`."""
+        rate = self._bound.rates.get(key)
+        if rate is None:
+            return learning_rate
+        return tf.convert_to_tensor(rate(self.iterations) if callable(rate) else rate, tf.float32)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable; the indices of an `IndexedSlices` gradient differ."""
@@ -282,16 +321,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             )
             with tf.control_dependencies([] if update is None else [update]):
                 for table, keys in zip(group.tables, group.split(indices), strict=True):
-                    _constrain(table, keys)
+                    constrain(table, keys)
             return update
         # ResourceGather and ResourceScatterUpdate touch the rows named and nothing else.
         slots = self._bound.slots[self._var_key(var)]
-        rows = _gather(var, indices)
-        slot_rows = {name: _gather(slot.value, indices) for name, slot in slots.items()}
+        rows = gather(var, indices)
+        slot_rows = {name: gather(slot.value, indices) for name, slot in slots.items()}
         rows, slot_rows = self._apply_rule(var, rows, tf.cast(grad, var.dtype), slot_rows)
         for name, slot in slots.items():
-            _scatter_update(slot.value, indices, slot_rows[name])
-        return _scatter_update(var, indices, rows)
+            scatter_update(slot.value, indices, slot_rows[name])
+        return scatter_update(var, indices, rows)
 
     def _resource_apply_dense(self, grad, var):
         """Applies the rule to the whole variable."""
@@ -310,11 +349,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             slots = {name: tf.cast(slot, tf.float32) for name, slot in slots.items()}
         row_wise = self._var_key(variable) in self._bound.row_wise
         learning_rate = tf.cast(self._rate(), rows.dtype)
-        delta, slots = self._step(grads, slots, learning_rate, row_wise)
         decay = self._decay(variable)
         if decay:
             rows = rows * (1.0 - learning_rate * tf.cast(decay, rows.dtype))
-        return tf.cast(rows - delta, dtype), {name: tf.cast(slot, dtype) for name, slot in slots.items()}
+        rows, slots = self._step(rows, grads, slots, learning_rate, row_wise)
+        return tf.cast(rows, dtype), {name: tf.cast(slot, dtype) for name, slot in slots.items()}
 
     def _rate(self):
         return self.learning_rate if self._bound.learning_rate is None else self._bound.learning_rate
@@ -325,17 +364,18 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _unscale(self, grad):
         if self.loss_scale_factor is None:
             return grad
-        return _map_values(lambda values: values / self.loss_scale_factor, grad)
+        return map_values(lambda values: values / self.loss_scale_factor, grad)
 
-    def _clip_gradients(self, grads, targets):
+    def _clip_gradients(self, grads, targets=None):
         if self.clipnorm and self.clipnorm > 0:
+            targets = [None] * len(grads) if targets is None else targets
             return [
-                _map_values(lambda values, target=target: self._clip_norms(values, target), grad)
+                map_values(lambda values, target=target: self._clip_norms(values, target), grad)
                 for grad, target in zip(grads, targets, strict=True)
             ]
         if self.clipvalue and self.clipvalue > 0:
             clip = self.clipvalue
-            return [_map_values(lambda values: tf.clip_by_value(values, -clip, clip), grad) for grad in grads]
+            return [map_values(lambda values: tf.clip_by_value(values, -clip, clip), grad) for grad in grads]
         if self.global_clipnorm and self.global_clipnorm > 0:
             return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]
         return grads
@@ -353,11 +393,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         checks = []
         for grad, target in zip(grads, targets, strict=True):
             if isinstance(target, TableGroup):
-                names = [_path(table) for table in target.tables]
+                names = [path_of(table) for table in target.tables]
                 checks.append(check_finite(grad.indices, target.table_splits, grad.values, names))
             else:
                 values = grad.values if isinstance(grad, tf.IndexedSlices) else grad
-                message = f"the gradient of variable '{_path(target)}' is not finite"
+                message = f"the gradient of variable '{path_of(target)}' is not finite"
                 checks.append(tf.debugging.assert_all_finite(values, message))
         return [check for check in checks if check is not None]
 
@@ -373,14 +413,72 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Returns {slot name: (one value a row instead of one an element, initial value)} for plain variables."""
         return {}
 
-    def _step(self, grads, slots, learning_rate, row_wise):
-        """The rule on a plain variable: returns what to subtract from the rows, and the new slots."""
+    def _step(self, rows, grads, slots, learning_rate, row_wise):
+        """The rule on a plain variable, after weight decay: returns the new rows and slots."""
         raise NotImplementedError
+
+    def __dir__(self):
+        """All names but `get_slot_names`.
+
+        By that name tf.train.Checkpoint knows an optimizer of TF 1, whose slots nobody else owns; one of Keras owns
+        its own, and could not be saved.
+        """
+        return [name for name in super().__dir__() if name != "get_slot_names"]
+
+    def get_slot_names(self):
+        """Returns the names of the slots, the state that the rule keeps for each variable."""
+        return list(self._slot_initials(False))
+
+    def get_slot(self, var, name):
+        """Returns a slot of a variable: a variable, or for a table a `TableSlot`, whose `lookup(keys)` reads rows.
+
+        Args:
+            var: a variable that the optimizer was built for.
+            name: str, one of `get_slot_names()`.
+
+        Raises:
+            ValueError: if the variable or the name is unknown.
+        """
+        key = self._var_key(var)
+        owner = self._bound.owners.get(key)
+        if isinstance(owner, SparseOptimizer):
+            return owner.get_slot(var, name)
+        if name not in self.get_slot_names():
+            raise ValueError(f"name must be one of {', '.join(self.get_slot_names()) or 'none'}, got {name!r}")
+        if key in self._bound.tables:
+            return TableSlot(var, name, *get_rule(self.rule).slot_range(name, var.dim))
+        if key not in self._bound.slots:
+            raise ValueError(f"{type(self).__name__} was not built for variable '{path_of(var)}'")
+        return self._bound.slots[key][name]
+
+    def compute_gradients(self, loss, var_list, tape=None):
+        """Returns a list of (gradient, variable).
+
+        Args:
+            loss: a callable without arguments that returns it, or, with the tape that has recorded it, a tensor.
+            var_list: list of variables, or a callable that returns it.
+            tape: `tf.GradientTape` or None.
+
+        Raises:
+            ValueError: if loss is a tensor and there is no tape.
+        """
+        if not callable(loss) and tape is None:
+            raise ValueError("a loss that is a tensor needs the tf.GradientTape that has recorded it, got tape=None")
+        if callable(loss):
+            with tf.GradientTape() if tape is None else tape as tape:
+                loss = loss()
+        var_list = list(var_list() if callable(var_list) else var_list)
+        sources = [variable.value if isinstance(variable, keras.Variable) else variable for variable in var_list]
+        return list(zip(tape.gradient(loss, sources), var_list, strict=True))
+
+    def minimize(self, loss, var_list, tape=None):
+        """Computes the gradients of the loss and applies them: `compute_gradients`, then `apply_gradients`."""
+        return self.apply_gradients(self.compute_gradients(loss, var_list, tape))
 
     def save_own_variables(self, store):
         """Raises while tables hold a part of the state: saving them is not supported yet."""
         if self._bound.tables:
-            raise TypeError(_NOT_SAVED)
+            raise TypeError(NOT_SAVED)
         super().save_own_variables(store)
 
     def get_config(self):
@@ -389,61 +487,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             **super().get_config(),
             "row_wise_variables": self.row_wise_variables,
             "check_finite": self.check_finite,
+            "dense_optimizer": self.dense_optimizer and keras.saving.serialize_keras_object(self.dense_optimizer),
+            "overrides": self.overrides.get_config(),
         }
-
-
-def mean_square_of_rows(grads):
-    """mean_d(g^2) of grads [U, ...]: [U]."""
-    return tf.reduce_mean(tf.square(grads), axis=list(range(1, grads.shape.rank)))
-
-
-def per_row(values, grads):
-    """Reshapes values [U] so that they multiply grads [U, ...] row by row."""
-    return tf.reshape(values, [-1] + [1] * (grads.shape.rank - 1))
-
-
-def _path(variable):
-    return getattr(variable, "path", None) or variable.name.split(":")[0]
-
-
-def _as_rows(values):
-    """[U, ...] as [U, D]."""
-    return tf.reshape(values, [tf.shape(values)[0], tf.reduce_prod(tf.shape(values)[1:])])
-
-
-def _map_values(fn, grad):
-    if isinstance(grad, tf.IndexedSlices):
-        return tf.IndexedSlices(fn(grad.values), grad.indices, grad.dense_shape)
-    return fn(grad)
-
-
-def _sum_repeats(grad):
-    """Sums the rows of repeated indices, in order of occurrence; other gradients pass."""
-    if not isinstance(grad, tf.IndexedSlices):
-        return grad
-    unique, inverse, _ = ops.embedding_key_dedup(grad.indices)
-    if grad.dtype in (tf.float32, tf.float16, tf.bfloat16):
-        rows = _as_rows(tf.cast(grad.values, tf.float32))
-        summed = ops.embedding_grad_reduce(rows, inverse=inverse, num_unique=tf.size(unique))
-        shape = tf.concat([tf.shape(unique), tf.shape(grad.values)[1:]], 0)
-        summed = tf.ensure_shape(tf.reshape(summed, shape), [None, *grad.values.shape[1:]])
-    else:
-        summed = tf.math.unsorted_segment_sum(grad.values, inverse, tf.size(unique))
-    return tf.IndexedSlices(summed, unique, grad.dense_shape)
-
-
-def _constrain(table, keys):
-    """Applies a table's constraint to the rows of keys, but for the padding key's."""
-    if table.constraint is None:
-        return
-    if table.padding_key is not None:
-        keys = tf.boolean_mask(keys, keys != table.padding_key)
-    table.upsert(keys, table.constraint(table.read_rows(keys)))
-
-
-def _gather(variable, indices):
-    return tf.raw_ops.ResourceGather(resource=variable.handle, indices=indices, dtype=variable.dtype)
-
-
-def _scatter_update(variable, indices, rows):
-    return tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=indices, updates=rows)
