@@ -169,7 +169,7 @@ TEST(ABadUpdateChangesNothing) {
                             Code::kInvalidArgument, Join("step must be at least 1, got ", step));
     }
     bad.ExpectUpdateError(keys, {"adamax", {}, 1}, token, Code::kInvalidArgument,
-                          "rule must be one of sgd, row_wise_adagrad, row_wise_adam");
+                          "rule must be one of sgd, momentum, adagrad, row_wise_adagrad");
     bad.ExpectBindError("adamax", {}, "got 'adamax'");
     bad.ExpectBindError("row_wise_adam", {0.0f},
                         "initial_state of rule row_wise_adam must have 4 values for rows of width "
