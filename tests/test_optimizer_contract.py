@@ -296,6 +296,13 @@ BAD_ARGUMENTS = [
     (lambda: tse.optimizers.Ftrl(beta=-1), "beta must not be negative, got -1"),
     (lambda: tse.optimizers.RMSprop(rho=-0.1), r"rho must be in \[0, 1\), got -0.1"),
     (lambda: tse.optimizers.RMSprop(epsilon=float("nan")), "epsilon must be positive, got nan"),
+    (lambda: tse.optimizers.Adam(epsilon="a"), "epsilon must be positive, got 'a'"),
+    (lambda: tse.optimizers.SGD(momentum=None), r"momentum must be in \[0, 1\), got None"),
+    (lambda: tse.optimizers.AdagradDecay(decay_step="x"), "decay_step must be a positive int, got 'x'"),
+    (lambda: tse.optimizers.Ftrl(learning_rate_power="a"), "learning_rate_power must not be positive, got 'a'"),
+    (lambda: tse.optimizers.SGD(nesterov="no"), "nesterov must be True or False, got 'no'"),
+    (lambda: tse.optimizers.Adam(amsgrad="no"), "amsgrad must be True or False, got 'no'"),
+    (lambda: tse.optimizers.RMSprop(centered=1), "centered must be True or False, got 1"),
 ]
 
 

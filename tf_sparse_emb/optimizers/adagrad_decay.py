@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_sparse_emb.optimizers.checks import check_positive
 from tf_sparse_emb.optimizers.gradients import per_row
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
+from tf_sparse_emb.table_arguments import check_positive as check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -51,8 +52,7 @@ class AdagradDecay(SparseOptimizer):
     ):
         check_positive("initial_accumulator_value", initial_accumulator_value)
         check_positive("decay_rate", decay_rate)
-        if isinstance(decay_step, bool) or int(decay_step) != decay_step or decay_step <= 0:
-            raise ValueError(f"decay_step must be a positive int, got {decay_step!r}")
+        check_positive_int("decay_step", decay_step)
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.initial_accumulator_value = initial_accumulator_value
         self.decay_step = int(decay_step)

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_beta, check_positive
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
+from tf_sparse_emb.table_arguments import check_flag
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -54,6 +55,7 @@ class Adam(SparseOptimizer):
         check_beta("beta_1", beta_1)
         check_beta("beta_2", beta_2)
         check_positive("epsilon", epsilon)
+        check_flag("amsgrad", amsgrad)
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2

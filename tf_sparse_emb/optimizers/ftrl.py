@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_sparse_emb.optimizers.checks import check_not_negative
+from tf_sparse_emb.optimizers.checks import check_not_negative, check_not_positive
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 
 
@@ -53,8 +53,7 @@ class Ftrl(SparseOptimizer):
         weight_decay=None,
         **kwargs,
     ):
-        if not float("-inf") < learning_rate_power <= 0:
-            raise ValueError(f"learning_rate_power must not be positive, got {learning_rate_power}")
+        check_not_positive("learning_rate_power", learning_rate_power)
         arguments = {
             "initial_accumulator_value": initial_accumulator_value,
             "l1_regularization_strength": l1_regularization_strength,

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_beta, check_positive
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
+from tf_sparse_emb.table_arguments import check_flag
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -50,6 +51,7 @@ class RMSprop(SparseOptimizer):
         check_beta("rho", rho)
         check_beta("momentum", momentum)
         check_positive("epsilon", epsilon)
+        check_flag("centered", centered)
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.rho = rho
         self.momentum = momentum

@@ -4,6 +4,7 @@ import keras
 
 from tf_sparse_emb.optimizers.checks import check_beta
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
+from tf_sparse_emb.table_arguments import check_flag
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -39,6 +40,7 @@ class SGD(SparseOptimizer):
 
     def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, weight_decay=None, **kwargs):
         check_beta("momentum", momentum)
+        check_flag("nesterov", nesterov)
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.momentum = momentum
         self.nesterov = nesterov
