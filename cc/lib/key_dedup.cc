@@ -10,86 +10,96 @@ namespace {
 
 // Numbers keys in order of first appearance. Open addressing over the numbers alone: 4 bytes a
 // slot; the keys are those of `unique`.
+//
+// Whether a key is new is as good as random, and a processor that guesses wrong loses more than the
+// work. So the common cases, a new key whose slot is free and a known key in its own slot, run
+// through the same instructions; only a key that meets another one in its slot branches off, and
+// the slots are many, to make that rare.
 class KeyNumbering {
  public:
-  // For about n keys, of which some repeat.
-  KeyNumbering(int64_t* unique, int64_t n) : unique_(unique) {
-    int64_t slots = 1024;
-    while (slots < n / 2 && slots < kMaxFirstSlots) slots *= 2;
+  // For n keys at most, of which some repeat. unique and counts need room for them.
+  KeyNumbering(int64_t n, int64_t* unique, int32_t* counts) : unique_(unique), counts_(counts) {
+    int64_t slots = 64;
+    while (2 * slots < 3 * n && slots < kMaxFirstSlots) slots *= 2;
     slots_.assign(slots, kEmpty);
   }
 
   int64_t size() const { return size_; }
 
-  // Inline by force: GCC drops calls of a function that only prefetches.
-  SPARSE_EMB_INLINE void Prefetch(uint64_t hash) const {
-    __builtin_prefetch(&slots_[hash & mask()]);
-  }
-
-  // The key's number, which is size() - 1 where the key is new.
-  int32_t NumberOf(int64_t key, uint64_t hash) {
-    for (uint64_t slot = hash & mask();; slot = (slot + 1) & mask()) {
-      const int32_t number = slots_[slot];
-      if (number == kEmpty) return Append(key, slot);
-      if (unique_[number] == key) return number;
+  // The numbers of keys [n]; counts[number] += amounts[i], or 1 where amounts is null.
+  template <class Amount>
+  void Number(const int64_t* keys, int64_t n, int32_t* numbers, const Amount& amount) {
+    constexpr int64_t kBlock = 64;
+    uint64_t hashes[kBlock];
+    int64_t* const unique = unique_;
+    int32_t* const counts = counts_;
+    for (int64_t begin = 0; begin < n; begin += kBlock) {
+      const int64_t count = std::min(kBlock, n - begin);
+      if ((size_ + count) * kMinSlotsPerKey > static_cast<int64_t>(slots_.size())) Grow();
+      const uint64_t mask = slots_.size() - 1;
+      int32_t* const slots = slots_.data();
+      for (int64_t j = 0; j < count; ++j) {
+        hashes[j] = HashKey(keys[begin + j]);
+        __builtin_prefetch(&slots[hashes[j] & mask]);
+      }
+      int32_t size = size_;  // a local one, because stores to unique may alias a member
+      for (int64_t j = 0; j < count; ++j) {
+        const int64_t key = keys[begin + j];
+        // What is written at `size` stays without effect unless the key is new.
+        unique[size] = key;
+        counts[size] = 0;
+        int32_t* slot = &slots[hashes[j] & mask];
+        int32_t number = *slot;
+        int32_t is_empty = number >> 31;  // all bits or none: kEmpty is the only negative
+        number = (number & ~is_empty) | (size & is_empty);
+        if (__builtin_expect(unique[number] != key, 0)) {
+          slot = Probe(key, hashes[j] & mask);
+          is_empty = *slot >> 31;
+          number = (*slot & ~is_empty) | (size & is_empty);
+        }
+        *slot = number;
+        size -= is_empty;
+        counts[number] += amount(begin + j);
+        numbers[begin + j] = number;
+      }
+      size_ = size;
     }
   }
 
  private:
   static constexpr int32_t kEmpty = -1;
   static constexpr int64_t kMaxFirstSlots = 1 << 20;
+  static constexpr int64_t kMinSlotsPerKey = 2;
 
-  uint64_t mask() const { return slots_.size() - 1; }
-
-  int32_t Append(int64_t key, uint64_t slot) {
-    const int32_t number = static_cast<int32_t>(size_++);
-    unique_[number] = key;
-    slots_[slot] = number;
-    if (size_ * 2 > static_cast<int64_t>(slots_.size())) Grow();
-    return number;
+  // The slot of a key which is not in its own.
+  int32_t* Probe(int64_t key, uint64_t slot) {
+    const uint64_t mask = slots_.size() - 1;
+    do slot = (slot + 1) & mask;
+    while (slots_[slot] != kEmpty && unique_[slots_[slot]] != key);
+    return &slots_[slot];
   }
 
   void Grow() {
     slots_.assign(slots_.size() * 4, kEmpty);
+    const uint64_t mask = slots_.size() - 1;
     for (int64_t number = 0; number < size_; ++number) {
-      uint64_t slot = HashKey(unique_[number]) & mask();
-      while (slots_[slot] != kEmpty) slot = (slot + 1) & mask();
+      uint64_t slot = HashKey(unique_[number]) & mask;
+      while (slots_[slot] != kEmpty) slot = (slot + 1) & mask;
       slots_[slot] = static_cast<int32_t>(number);
     }
   }
 
   int64_t* const unique_;
-  int64_t size_ = 0;
+  int32_t* const counts_;
+  int32_t size_ = 0;
   std::vector<int32_t> slots_;
 };
 
-// Calls fn(i, number of keys[i]) for i in [0, n) in order.
-template <class Fn>
-void NumberKeys(const int64_t* keys, int64_t n, KeyNumbering* numbering, const Fn& fn) {
-  constexpr int64_t kBlock = 32;
-  uint64_t hashes[kBlock];
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t count = std::min(kBlock, n - begin);
-    for (int64_t j = 0; j < count; ++j) {
-      hashes[j] = HashKey(keys[begin + j]);
-      numbering->Prefetch(hashes[j]);
-    }
-    for (int64_t j = 0; j < count; ++j) {
-      fn(begin + j, numbering->NumberOf(keys[begin + j], hashes[j]));
-    }
-  }
-}
-
 int64_t DedupSerially(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                       int32_t* counts) {
-  KeyNumbering numbering(unique, n);
-  int64_t known = 0;
-  NumberKeys(keys, n, &numbering, [&](int64_t i, int32_t number) {
-    if (number == known) counts[known++] = 0;
-    inverse[i] = number;
-    ++counts[number];
-  });
-  return known;
+  KeyNumbering numbering(n, unique, counts);
+  numbering.Number(keys, n, inverse, [](int64_t) { return 1; });
+  return numbering.size();
 }
 
 }  // namespace
@@ -120,14 +130,11 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
   });
 
   std::vector<int32_t> translation(n);
-  KeyNumbering numbering(unique, n);
-  int64_t known = 0;
+  KeyNumbering numbering(n, unique, counts);
   for (const Part& part : part_list) {
-    NumberKeys(&part_unique[part.begin], part.size, &numbering, [&](int64_t j, int32_t number) {
-      if (number == known) counts[known++] = 0;
-      translation[part.begin + j] = number;
-      counts[number] += part_counts[part.begin + j];
-    });
+    const int32_t* from = &part_counts[part.begin];
+    numbering.Number(&part_unique[part.begin], part.size, &translation[part.begin],
+                     [from](int64_t j) { return from[j]; });
   }
   pool->ParallelFor(parts, n / parts, [&](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p) {
@@ -135,7 +142,7 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
       for (int64_t i = part_list[p].begin; i < part_list[p].end; ++i) inverse[i] = to[inverse[i]];
     }
   });
-  return known;
+  return numbering.size();
 }
 
 int64_t DedupKeysByTable(const int64_t* keys, const int64_t* feature_splits, const int64_t* tables,
