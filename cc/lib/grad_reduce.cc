@@ -7,52 +7,113 @@
 namespace sparse_emb {
 namespace {
 
-// Unique rows are dealt to the threads in blocks, so that each sum has one thread, which reads the
-// gradients in order. Blocks of 16 keep threads out of each other's cache lines; dealing them like
-// cards spreads the hot keys, which have the low numbers. Two threads measured slower than one:
-// each asks for every other gradient, and the processor seems to fetch those in between as well.
+// What one thread sums: columns [column, column + width) of the rows that `owner` of `owners` has.
+// So each sum has one thread, which takes the gradients in order.
+//
+// Columns are split first, at 128 bytes: every thread walks all keys, and no two write the same
+// line, nor two of a pair that the processor fetches together (at 64 bytes two threads measured
+// slower than one). Where rows are narrower than that, they are dealt out, in blocks of 16 and like
+// cards: that spreads the hot keys, which have the low numbers. Two owners of rows measured slower
+// than one, because each asks for every other gradient and those in between are fetched as well.
+struct Share {
+  int64_t column, width;
+  int64_t owner, owners;  // owners is a power of two, so that ownership is a mask
+};
+
+constexpr int64_t kColumnFloats = 32;
 constexpr int64_t kBlockRows = 16;
 constexpr int64_t kMinOwners = 4;
 
+// Calls fn(share) for shares that make up the whole.
 template <class Fn>
-void ForEachOwner(int64_t n, int64_t num_unique, int64_t dim, WorkerPool* pool, const Fn& fn) {
+void ForEachShare(int64_t n, int64_t num_unique, int64_t dim, WorkerPool* pool, const Fn& fn) {
+  const int64_t threads = n * dim < 1 << 14 ? 1 : pool->num_threads();
+  const int64_t parts = dim % kColumnFloats == 0 ? dim / kColumnFloats : 1;
+  const int64_t columns = std::min(threads, parts);
   const int64_t blocks = (num_unique + kBlockRows - 1) / kBlockRows;
-  const int64_t most = n * dim < 1 << 14 ? 1 : std::min<int64_t>(pool->num_threads(), blocks);
-  int64_t owners = 1;  // a power of two, so that ownership is a mask
+  const int64_t most = std::min(threads / columns, blocks);
+  int64_t owners = 1;
   while (most >= kMinOwners && owners * 2 <= most) owners *= 2;
-  pool->ParallelFor(owners, n * (2 + dim / 4) / owners, [&](int64_t begin, int64_t end) {
-    for (int64_t owner = begin; owner < end; ++owner) fn(owner, owners);
+  const int64_t shares = columns * owners;
+  pool->ParallelFor(shares, n * (2 + dim / 4) / shares, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t c = i / owners;
+      const int64_t first = columns == 1 ? 0 : parts * c / columns * kColumnFloats;
+      const int64_t last = columns == 1 ? dim : parts * (c + 1) / columns * kColumnFloats;
+      fn(Share{first, last - first, i % owners, owners});
+    }
   });
 }
 
-// Calls fn(i) for those i in [begin, end), ascending, whose row inverse[i] belongs to `owner`, and
-// a little earlier prefetch(i). Which rows are owned is as good as random, so they are picked out
+// The rows of sums, out [U, D], of one share. They become zeros a block at a time, shortly before
+// the first gradient of the block is added, so that they are in the cache by then.
+class Sums {
+ public:
+  Sums(const Share& share, int64_t num_unique, int64_t dim, float* out)
+      : share_(share),
+        num_unique_(num_unique),
+        dim_(dim),
+        out_(out + share.column),
+        next_block_(share.owner) {}
+
+  SPARSE_EMB_INLINE float* Row(int64_t u) {
+    if (u >= next_block_ * kBlockRows) ZeroThrough(u);
+    return out_ + u * dim_;
+  }
+
+  template <class Width>
+  SPARSE_EMB_INLINE void Prefetch(int64_t u, Width width) const {
+    PrefetchBytes(out_ + u * dim_, width * sizeof(float));
+  }
+
+  // Makes the rows that no gradient went to zeros.
+  void Finish() {
+    if (num_unique_ > 0) ZeroThrough(num_unique_ - 1);
+  }
+
+ private:
+  void ZeroThrough(int64_t u) {
+    for (; next_block_ * kBlockRows <= u; next_block_ += share_.owners) {
+      const int64_t end = std::min(num_unique_, (next_block_ + 1) * kBlockRows);
+      for (int64_t row = next_block_ * kBlockRows; row < end; ++row) {
+        std::fill_n(out_ + row * dim_, share_.width, 0.0f);
+      }
+    }
+  }
+
+  const Share share_;
+  const int64_t num_unique_, dim_;
+  float* const out_;
+  int64_t next_block_;  // the first of the owner's blocks that are not zeros yet
+};
+
+// Calls add(i) for those i in [begin, end), ascending, whose row inverse[i] is of the share, and a
+// little earlier prefetch(i). Which rows are owned is as good as random, so they are picked out
 // without a branch first.
-template <class Prefetch, class Fn>
-SPARSE_EMB_INLINE void ForEachOwned(const int32_t* inverse, int64_t begin, int64_t end,
-                                    int64_t owner, int64_t owners, const Prefetch& prefetch,
-                                    const Fn& fn) {
-  constexpr int64_t kPart = 512;
+template <class Prefetch, class Add>
+SPARSE_EMB_INLINE void ForEachOwned(const Share& share, const int32_t* inverse, int64_t begin,
+                                    int64_t end, const Prefetch& prefetch, const Add& add) {
   constexpr int64_t kAhead = 8;
+  if (share.owners == 1) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + kAhead < end) prefetch(i + kAhead);
+      add(i);
+    }
+    return;
+  }
+  constexpr int64_t kPart = 512;
   int64_t owned[kPart];
   for (int64_t part = begin; part < end; part += kPart) {
     const int64_t stop = std::min(end, part + kPart);
     int64_t count = 0;
     for (int64_t i = part; i < stop; ++i) {
       owned[count] = i;
-      count += ((inverse[i] / kBlockRows) & (owners - 1)) == owner;
+      count += ((inverse[i] / kBlockRows) & (share.owners - 1)) == share.owner;
     }
     for (int64_t j = 0; j < count; ++j) {
       if (j + kAhead < count) prefetch(owned[j + kAhead]);
-      fn(owned[j]);
+      add(owned[j]);
     }
-  }
-}
-
-void ZeroOwnedRows(int64_t owner, int64_t owners, int64_t num_unique, int64_t dim, float* out) {
-  for (int64_t u = owner * kBlockRows; u < num_unique; u += owners * kBlockRows) {
-    const int64_t stop = std::min(num_unique, u + kBlockRows);
-    std::fill(out + u * dim, out + stop * dim, 0.0f);
   }
 }
 
@@ -60,39 +121,46 @@ void ZeroOwnedRows(int64_t owner, int64_t owners, int64_t num_unique, int64_t di
 
 void ReduceGrads(const float* grad, const int32_t* inverse, int64_t n, int64_t num_unique,
                  int64_t dim, float* out, WorkerPool* pool) {
-  ForEachOwner(n, num_unique, dim, pool, [&](int64_t owner, int64_t owners) {
-    ZeroOwnedRows(owner, owners, num_unique, dim, out);
-    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-      const int64_t row_bytes = dim * sizeof(float);
+  ForEachShare(n, num_unique, dim, pool, [&](const Share& share) {
+    Sums sums(share, num_unique, dim, out);
+    const float* const columns = grad + share.column;
+    RunOnBestIsa(share.width, [&](auto width) SPARSE_EMB_INLINE_LAMBDA {
       ForEachOwned(
-          inverse, 0, n, owner, owners,
+          share, inverse, 0, n,
           [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
-            PrefetchBytes(grad + i * dim, row_bytes);
-            PrefetchBytes(out + inverse[i] * dim, row_bytes);
+            PrefetchBytes(columns + i * dim, width * sizeof(float));
+            sums.Prefetch(inverse[i], width);
           },
           [&](int64_t i)
-              SPARSE_EMB_INLINE_LAMBDA { Add(grad + i * dim, out + inverse[i] * dim, dim); });
+              SPARSE_EMB_INLINE_LAMBDA { Add(columns + i * dim, sums.Row(inverse[i]), width); });
     });
+    sums.Finish();
   });
 }
 
 void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& bags,
                        int64_t num_unique, int64_t dim, float* out, WorkerPool* pool) {
-  ForEachOwner(bags.splits[bags.count], num_unique, dim, pool, [&](int64_t owner, int64_t owners) {
-    ZeroOwnedRows(owner, owners, num_unique, dim, out);
-    RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-      for (int64_t b = 0; b < bags.count; ++b) {
-        const float scale = bags.scale(b);
-        ForEachOwned(
-            inverse, bags.splits[b], bags.splits[b + 1], owner, owners,
-            [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
-              PrefetchBytes(out + inverse[i] * dim, dim * sizeof(float));
-            },
-            [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
-              AddScaled(bags.weight(i) * scale, grad + b * dim, out + inverse[i] * dim, dim);
-            });
-      }
+  const int64_t n = bags.splits[bags.count];
+  ForEachShare(n, num_unique, dim, pool, [&](const Share& share) {
+    Sums sums(share, num_unique, dim, out);
+    const float* const columns = grad + share.column;
+    RunOnBestIsa(share.width, [&](auto width) SPARSE_EMB_INLINE_LAMBDA {
+      int64_t b = -1;
+      int64_t bag_end = 0;
+      float scale = 0.0f;
+      ForEachOwned(
+          share, inverse, 0, n,
+          [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA { sums.Prefetch(inverse[i], width); },
+          [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
+            if (i >= bag_end) {
+              do bag_end = bags.splits[++b + 1];
+              while (i >= bag_end);
+              scale = bags.scale(b);
+            }
+            AddScaled(bags.weight(i) * scale, columns + b * dim, sums.Row(inverse[i]), width);
+          });
     });
+    sums.Finish();
   });
 }
 
