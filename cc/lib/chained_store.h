@@ -15,19 +15,21 @@ namespace sparse_emb {
 
 class ChainedStore : public HashedStore {
  public:
+  static constexpr bool kRowsStay = false;
+
   ChainedStore(const StoreOptions& options, int /*shard*/) : row_floats_(options.row_floats) {}
 
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t hash) const {
     if (!first_.empty()) __builtin_prefetch(&first_[Bucket(hash)]);
   }
 
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
     if (first_.empty()) return;
     const int32_t row = first_[Bucket(hash)];
     if (row == kNone) return;
     __builtin_prefetch(&keys_[row]);
     __builtin_prefetch(&next_[row]);
-    PrefetchBytes(RowAt(row), row_floats_ * sizeof(float));
+    PrefetchBytes(RowAt(row), floats * sizeof(float));
   }
 
   float* Find(int64_t key, uint64_t hash) const {

@@ -17,6 +17,8 @@ namespace sparse_emb {
 
 class IndexStore {
  public:
+  static constexpr bool kRowsStay = true;
+
   // The keys of a shard are those with the same bits above range_bits.
   class Router {
    public:
@@ -37,11 +39,11 @@ class IndexStore {
   }
 
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t key, uint64_t) const {
-    if (used_.empty()) return;
-    if (size_ < capacity_) __builtin_prefetch(&used_[key - first_key_]);
-    PrefetchBytes(RowOf(key), row_floats_ * sizeof(float));
+    if (size_ < capacity_ && !used_.empty()) __builtin_prefetch(&used_[key - first_key_]);
   }
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t key, uint64_t, int64_t floats) const {
+    if (!used_.empty()) PrefetchBytes(RowOf(key), floats * sizeof(float));
+  }
 
   float* Find(int64_t key, uint64_t) const {
     return size_ == capacity_ || (!used_.empty() && used_[key - first_key_]) ? RowOf(key) : nullptr;

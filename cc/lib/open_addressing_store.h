@@ -21,6 +21,8 @@ namespace sparse_emb {
 
 class OpenAddressingStore : public HashedStore {
  public:
+  static constexpr bool kRowsStay = false;
+
   OpenAddressingStore(const StoreOptions& options, int /*shard*/)
       : row_floats_(options.row_floats) {}
 
@@ -28,9 +30,10 @@ class OpenAddressingStore : public HashedStore {
     if (used_.empty()) return;
     __builtin_prefetch(&used_[Home(hash)]);
     __builtin_prefetch(&keys_[Home(hash)]);
-    PrefetchBytes(RowAt(Home(hash)), row_floats_ * sizeof(float));
   }
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
+    if (!used_.empty()) PrefetchBytes(RowAt(Home(hash)), floats * sizeof(float));
+  }
 
   float* Find(int64_t key, uint64_t hash) const {
     const int64_t slot = SlotOf(key, hash);

@@ -92,11 +92,12 @@ class ShardedRows {
   // Rough nanoseconds for one key.
   int64_t SearchCost() const { return 30 + options_->dim / 2; }
 
-  // Calls fn(i, row of keys[i] or null) for i in [begin, end) in order. Searches are pipelined:
+  // Calls fn(i, row of keys[i] or null), which reads so many floats of the row, for i in [begin,
+  // end) in order. Searches are pipelined:
   // while one key's row is read, the rows of the next keys and the index lines of those after them
   // are on their way, so that the cache misses overlap.
   template <class Fn>
-  SPARSE_EMB_INLINE void Search(const int64_t* keys, int64_t begin, int64_t end,
+  SPARSE_EMB_INLINE void Search(const int64_t* keys, int64_t begin, int64_t end, int64_t floats,
                                 const Fn& fn) const {
     constexpr int64_t kRowAhead = 12;
     constexpr int64_t kIndexAhead = 32;
@@ -112,7 +113,7 @@ class ShardedRows {
         store->PrefetchIndex(keys[j], hash);
       }
       if (const int64_t j = i + kRowAhead; j >= begin && j < end) {
-        stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing]);
+        stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing], floats);
       }
       if (i >= begin) fn(i, stores[i % kRing]->Find(keys[i], hashes[i % kRing]));
     }
@@ -121,36 +122,40 @@ class ShardedRows {
   // Calls fn(i, row of keys[i] or null) for i in [0, n), at once for different i.
   template <class Fn>
   void ForEachRow(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fn) const {
+    const int64_t floats = store_options_.row_floats;
     pool->ParallelFor(n, SearchCost(),
-                      [&](int64_t begin, int64_t end) { Search(keys, begin, end, fn); });
+                      [&](int64_t begin, int64_t end) { Search(keys, begin, end, floats, fn); });
   }
 
+  // rows[i] = where keys[i] stands, or null.
   void Find(const int64_t* keys, int64_t n, float** rows, WorkerPool* pool) const {
-    ForEachRow(keys, n, pool, [&](int64_t i, float* row) { rows[i] = row; });
+    pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
+      Search(keys, begin, end, 0, [&](int64_t i, float* row) { rows[i] = row; });
+    });
   }
 
-  // out[i] = the row of keys[i]. Where it is absent: with `absent`, absent[i] = 1 and out[i] is
-  // left alone; without, what `missing` says. Returns how many were marked.
-  int64_t Read(const int64_t* keys, int64_t n, Missing missing, float* out, uint8_t* absent,
+  // out[i] = the embedding of keys[i]. Where it is absent: with `rows`, out[i] is left alone;
+  // without, what `missing` says. rows[i] = where keys[i] stands, null where it is absent. Returns
+  // how many are absent.
+  int64_t Read(const int64_t* keys, int64_t n, Missing missing, float* out, float** rows,
                WorkerPool* pool) const {
-    std::atomic<int64_t> marked{0};
+    std::atomic<int64_t> absent{0};
     pool->ParallelFor(n, SearchCost(), [&](int64_t begin, int64_t end) {
-      int64_t marked_here = 0;
+      int64_t absent_here = 0;
       RunOnBestIsa(options_->dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-        Search(keys, begin, end, [&](int64_t i, const float* row) SPARSE_EMB_INLINE_LAMBDA {
+        Search(keys, begin, end, dim, [&](int64_t i, float* row) SPARSE_EMB_INLINE_LAMBDA {
+          if (rows != nullptr) rows[i] = row;
           if (row != nullptr) {
             Copy(row, out + i * dim, dim);
-          } else if (absent != nullptr) {
-            absent[i] = 1;
-            ++marked_here;
-          } else {
-            FillMissing(keys[i], missing, out + i * dim);
+            return;
           }
+          ++absent_here;
+          if (rows == nullptr) FillMissing(keys[i], missing, out + i * dim);
         });
       });
-      marked += marked_here;
+      absent += absent_here;
     });
-    return marked;
+    return absent;
   }
 
   // Writes what a key that is not there reads as.
@@ -196,6 +201,7 @@ class ShardedRows {
   // rows have room for it and others have not.
   Status SetState(const std::vector<float>& state, bool resize, WorkerPool* pool) {
     MemoryGuard memory(options_->name);
+    if (resize) store_options_.row_floats = state_at() + state.size();
     pool->ParallelFor(kShards, 1 << 20, [&](int64_t begin, int64_t end) {
       for (int64_t shard = begin; shard < end; ++shard) {
         memory.Run([&] {

@@ -15,6 +15,7 @@
 
 #include "cc/lib/grad_reduce.h"
 #include "cc/lib/key_dedup.h"
+#include "cc/lib/last_lookup.h"
 #include "cc/lib/sharded_rows.h"
 #include "cc/lib/table.h"
 #include "cc/lib/vector_ops.h"
@@ -75,10 +76,13 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(CheckRule(rule));
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     if (!keys_differ) SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
-    std::vector<float*> rows(n);
+    std::vector<float*> rows;
     const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(CheckBinding(binding_, rule, token));
-    SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(keys, n, /*padding_too=*/false, rows.data(), pool));
+    if (!last_lookup_.Take(keys, n, layout_, &rows)) {
+      rows.resize(n);
+      SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(keys, n, /*padding_too=*/false, rows.data(), pool));
+    }
     if (options().padding_key) {
       for (int64_t i = 0; i < n; ++i) {
         if (IsPadding(keys[i])) rows[i] = nullptr;
@@ -161,6 +165,7 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     const std::unique_lock lock = LockAlone();
     ++changes_;
+    ++layout_;
     rows_.Remove(keys, n, pool);
     return {};
   }
@@ -168,6 +173,7 @@ class ShardedTable final : public Table {
   void Clear() override {
     const std::unique_lock lock = LockAlone();
     ++changes_;
+    ++layout_;
     rows_.Clear();
   }
 
@@ -258,6 +264,7 @@ class ShardedTable final : public Table {
         if (in.counts == nullptr) return;
         counts.Set(row + restored.counts_at(), updates_, in.counts + i * counts.width);
       });
+      ++layout_;
       rows_ = std::move(restored);
     });
     SPARSE_EMB_RETURN_IF_ERROR(memory.status());
@@ -283,6 +290,7 @@ class ShardedTable final : public Table {
     // embedding is lost, but the state is.
     binding_ = {};
     stored_state_width_ = -1;
+    ++layout_;
     SPARSE_EMB_RETURN_IF_ERROR(rows_.SetState(initial_state, resize, pool));
     stored_state_width_ = state_width;
     binding_ = {rule, std::move(initial_state), ++last_token_};
@@ -315,21 +323,25 @@ class ShardedTable final : public Table {
   // of the moment that *changes tells.
   Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, float* out, int64_t* changes,
                       WorkerPool* pool) {
-    std::vector<uint8_t> absent(n);
-    int64_t absent_count;
+    std::vector<float*> found(n);
+    int64_t absent_count, layout;
     {
       const std::shared_lock lock = LockShared();
-      absent_count = rows_.Read(keys, n, missing, out, absent.data(), pool);
+      absent_count = rows_.Read(keys, n, missing, out, found.data(), pool);
       *changes = changes_;
+      layout = layout_;
     }
-    if (absent_count == 0) return {};
+    if (absent_count == 0) {
+      last_lookup_.Keep(keys, std::move(found), layout);
+      return {};
+    }
 
     const int64_t dim = options().dim;
     std::vector<int64_t> positions, absent_keys;
     positions.reserve(absent_count);
     absent_keys.reserve(absent_count);
     for (int64_t i = 0; i < n; ++i) {
-      if (!absent[i]) continue;
+      if (found[i] != nullptr) continue;
       if (IsPadding(keys[i])) {
         std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
         continue;
@@ -337,7 +349,10 @@ class ShardedTable final : public Table {
       positions.push_back(i);
       absent_keys.push_back(keys[i]);
     }
-    if (positions.empty()) return {};
+    if (positions.empty()) {
+      last_lookup_.Keep(keys, std::move(found), layout);
+      return {};
+    }
     const UniqueKeys unique(absent_keys.data(), absent_keys.size(), pool);
     std::vector<float*> rows(unique.size);
     const std::unique_lock lock = LockAlone();
@@ -351,9 +366,12 @@ class ShardedTable final : public Table {
     }
     pool->ParallelFor(positions.size(), rows_.SearchCost(), [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
-        Copy(rows[unique.inverse[j]], out + positions[j] * dim, dim);
+        float* const row = rows[unique.inverse[j]];
+        found[positions[j]] = row;
+        Copy(row, out + positions[j] * dim, dim);
       }
     });
+    if (layout_ == layout) last_lookup_.Keep(keys, std::move(found), layout);
     return {};
   }
 
@@ -431,6 +449,7 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(CheckMaxRows(rows_.size(), count));
     SPARSE_EMB_RETURN_IF_ERROR(
         rows_.Insert(absent.data(), count, binding_.initial_state, updates_, pool));
+    if (!Store::kRowsStay) ++layout_;
     rows_.Find(keys, n, rows, pool);  // again, because making room may have moved rows
     return {};
   }
@@ -448,10 +467,12 @@ class ShardedTable final : public Table {
   mutable std::mutex gate_;          // taken before mutex_, and given back when that is held
   mutable std::shared_mutex mutex_;  // guards all below
   ShardedRows<Store> rows_;
+  LastLookup last_lookup_;
   Binding binding_;
   int64_t stored_state_width_ = 0;  // of all rows; -1: a Bind failed, they may differ
   int64_t last_token_ = 0;
   int64_t changes_ = 0;  // counts what changes or removes rows that exist
+  int64_t layout_ = 0;   // counts what moves or removes rows
   int64_t updates_ = 0;  // the step of the counts
 };
 

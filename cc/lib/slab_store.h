@@ -31,17 +31,19 @@ namespace sparse_emb {
 
 class SlabStore : public HashedStore {
  public:
+  static constexpr bool kRowsStay = true;
+
   SlabStore(const StoreOptions& options, int /*shard*/) : rows_(RowBytes(options.row_floats)) {}
 
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t hash) const {
     if (!buckets_.empty()) __builtin_prefetch(&buckets_[Home(hash)]);
   }
 
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash) const {
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
     if (buckets_.empty()) return;
     const Bucket& bucket = buckets_[Home(hash)];
     if (const uint32_t match = bucket.Match(Tag(hash))) {
-      PrefetchBytes(rows_.Row(bucket.rows[__builtin_ctz(match)]), rows_.row_bytes());
+      PrefetchBytes(rows_.Row(bucket.rows[__builtin_ctz(match)]), RowBytes(floats));
     }
   }
 

@@ -2,11 +2,14 @@
 // (sharded_table.h) makes a thread-safe Table of any class with these members:
 //
 //   Store(const StoreOptions&, int shard)
+//   static constexpr bool kRowsStay         rows never move while others are inserted
 //   class Router: Router(const StoreOptions&); int operator()(key, hash) const, the shard of a key
 //   void PrefetchIndex(key, hash) const     first cache line of a search. SPARSE_EMB_INLINE, as is
 //                                           PrefetchRow: GCC takes a function that only prefetches
 //                                           for one without effect, and drops calls of it
-//   void PrefetchRow(key, hash) const       reads that line, prefetches the row it points to
+//   void PrefetchRow(key, hash, floats) const
+//                                           reads that line, prefetches so many floats of the row
+//                                           that it points to
 //   float* Find(key, hash) const            the row, or null
 //   void Reserve(count)                     room for count more keys; may throw std::bad_alloc,
 //                                           and then nothing has changed

@@ -16,10 +16,12 @@ namespace sparse_emb {
 
 class UnorderedMapStore : public HashedStore {
  public:
+  static constexpr bool kRowsStay = true;
+
   UnorderedMapStore(const StoreOptions& options, int /*shard*/) : row_floats_(options.row_floats) {}
 
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t) const {}
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t) const {}
+  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t, int64_t) const {}
 
   float* Find(int64_t key, uint64_t) const {
     const auto found = rows_.find(key);
