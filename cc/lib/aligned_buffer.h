@@ -1,12 +1,13 @@
-// Zeroed bytes that begin at a cache line.
+// Zeroed bytes that begin at a cache line; large ones in huge pages.
 #ifndef TF_SPARSE_EMB_CC_LIB_ALIGNED_BUFFER_H_
 #define TF_SPARSE_EMB_CC_LIB_ALIGNED_BUFFER_H_
 
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
 #include <new>
 #include <utility>
+
+#include "cc/lib/huge_pages.h"
 
 namespace sparse_emb {
 
@@ -18,18 +19,30 @@ class AlignedBuffer {
   // already zero and without a page in memory until one is written.
   explicit AlignedBuffer(int64_t bytes) : size_(bytes) {
     if (bytes == 0) return;
-    block_.reset(std::calloc(static_cast<size_t>(bytes) + kAlignment, 1));
+    if (bytes >= kHugePageBytes) {
+      data_ = MapHuge(bytes);
+      if (data_ == nullptr) throw std::bad_alloc();
+      return;
+    }
+    block_ = std::calloc(static_cast<size_t>(bytes) + kAlignment, 1);
     if (block_ == nullptr) throw std::bad_alloc();
-    const uintptr_t address = reinterpret_cast<uintptr_t>(block_.get());
+    const uintptr_t address = reinterpret_cast<uintptr_t>(block_);
     data_ = reinterpret_cast<char*>((address + kAlignment - 1) / kAlignment * kAlignment);
   }
 
-  AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
+  AlignedBuffer(AlignedBuffer&& other) noexcept { Swap(&other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
-    block_ = std::move(other.block_);
-    data_ = std::exchange(other.data_, nullptr);
-    size_ = std::exchange(other.size_, 0);
+    AlignedBuffer old(std::move(*this));
+    Swap(&other);
     return *this;
+  }
+
+  ~AlignedBuffer() {
+    if (block_ != nullptr) {
+      std::free(block_);
+    } else if (data_ != nullptr) {
+      Unmap(data_, size_);
+    }
   }
 
   char* data() const { return data_; }
@@ -38,10 +51,13 @@ class AlignedBuffer {
  private:
   static constexpr uintptr_t kAlignment = 64;
 
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-  std::unique_ptr<void, Free> block_;
+  void Swap(AlignedBuffer* other) {
+    std::swap(block_, other->block_);
+    std::swap(data_, other->data_);
+    std::swap(size_, other->size_);
+  }
+
+  void* block_ = nullptr;  // of calloc; null where data_ is mapped
   char* data_ = nullptr;
   int64_t size_ = 0;
 };

@@ -1,18 +1,24 @@
 // Rows of equal size, by number, that never move: chunks that grow from 16 rows to about 64 KiB
 // and then stay at that size, so that a small table is small and a large one grows without a copy.
+// From about half a MiB on they come from an arena in huge pages.
 #ifndef TF_SPARSE_EMB_CC_LIB_ROW_CHUNKS_H_
 #define TF_SPARSE_EMB_CC_LIB_ROW_CHUNKS_H_
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "cc/lib/aligned_buffer.h"
+#include "cc/lib/huge_pages.h"
 
 namespace sparse_emb {
 
 class RowChunks {
  public:
-  explicit RowChunks(int64_t row_bytes) : row_bytes_(row_bytes) {
+  // Without an arena all chunks are blocks of their own.
+  RowChunks(int64_t row_bytes, std::shared_ptr<ChunkArena> arena)
+      : row_bytes_(row_bytes), arena_(std::move(arena)) {
     while ((row_bytes << (shift_ + 1)) <= kMaxChunkBytes) ++shift_;
   }
 
@@ -20,14 +26,17 @@ class RowChunks {
 
   char* Row(uint32_t row) const {
     const int64_t chunk = ChunkOf(row);
-    return chunks_[chunk].data() + (row - FirstRow(chunk)) * row_bytes_;
+    return data_[chunk] + (row - FirstRow(chunk)) * row_bytes_;
   }
 
   // Makes room for rows [0, rows). May throw std::bad_alloc; the rows are as before then.
   void Reserve(int64_t rows) {
     while (rows > FirstRow(chunks_.size())) {
       const int64_t chunk = chunks_.size();
-      chunks_.emplace_back((FirstRow(chunk + 1) - FirstRow(chunk)) * row_bytes_);
+      if (chunk == static_cast<int64_t>(data_.capacity())) data_.reserve(2 * chunk + 1);
+      const int64_t bytes = (FirstRow(chunk + 1) - FirstRow(chunk)) * row_bytes_;
+      chunks_.emplace_back(bytes, FirstRow(chunk) * row_bytes_ < kArenaBytes ? nullptr : arena_);
+      data_.push_back(chunks_.back().data());
     }
   }
 
@@ -35,18 +44,59 @@ class RowChunks {
   // a pass that has copied all rows below `row`.
   void ReleaseBefore(uint32_t row) {
     const int64_t chunk = ChunkOf(row);
-    if (chunk > 0 && FirstRow(chunk) == row) chunks_[chunk - 1] = AlignedBuffer();
+    if (chunk > 0 && FirstRow(chunk) == row) chunks_[chunk - 1] = Chunk();
   }
 
   int64_t MemoryBytes() const {
-    int64_t bytes = chunks_.capacity() * sizeof(AlignedBuffer);
-    for (const AlignedBuffer& chunk : chunks_) bytes += chunk.size();
+    int64_t bytes = chunks_.capacity() * (sizeof(Chunk) + sizeof(char*));
+    for (const Chunk& chunk : chunks_) bytes += chunk.size();
     return bytes;
   }
 
  private:
   static constexpr int kFirstShift = 4;
   static constexpr int64_t kMaxChunkBytes = 64 << 10;
+  static constexpr int64_t kArenaBytes = 512 << 10;
+
+  // One block, or a part of the arena.
+  class Chunk {
+   public:
+    Chunk() = default;
+    Chunk(int64_t bytes, std::shared_ptr<ChunkArena> arena) : arena_(std::move(arena)) {
+      if (arena_ == nullptr) {
+        block_ = AlignedBuffer(bytes);
+        data_ = block_.data();
+      } else {
+        size_ = (bytes + 63) / 64 * 64;
+        data_ = arena_->Allocate(size_);
+      }
+    }
+    Chunk(Chunk&& other) noexcept { Swap(&other); }
+    Chunk& operator=(Chunk&& other) noexcept {
+      Chunk old(std::move(*this));
+      Swap(&other);
+      return *this;
+    }
+    ~Chunk() {
+      if (arena_ != nullptr && data_ != nullptr) arena_->Free(data_, size_);
+    }
+
+    char* data() const { return data_; }
+    int64_t size() const { return arena_ == nullptr ? block_.size() : size_; }
+
+   private:
+    void Swap(Chunk* other) {
+      std::swap(block_, other->block_);
+      std::swap(arena_, other->arena_);
+      std::swap(data_, other->data_);
+      std::swap(size_, other->size_);
+    }
+
+    char* data_ = nullptr;
+    int64_t size_ = 0;
+    AlignedBuffer block_;
+    std::shared_ptr<ChunkArena> arena_;
+  };
 
   // Chunks 0 .. k hold 16, 16, 32, 64, ... rows, 2^shift_ in all; each later one holds 2^shift_.
   int64_t ChunkOf(uint32_t row) const {
@@ -63,7 +113,9 @@ class RowChunks {
 
   int64_t row_bytes_;
   int shift_ = kFirstShift;
-  std::vector<AlignedBuffer> chunks_;
+  std::shared_ptr<ChunkArena> arena_;
+  std::vector<Chunk> chunks_;
+  std::vector<char*> data_;  // of the chunks, close together, because every access reads one
 };
 
 }  // namespace sparse_emb

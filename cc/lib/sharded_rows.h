@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <memory>
 #include <new>
 #include <numeric>
 #include <string>
@@ -51,7 +52,8 @@ class ShardedRows {
   // Rows have room for `state_width` floats of state. `options` must outlive this.
   ShardedRows(const TableOptions& options, int64_t state_width)
       : options_(&options),
-        store_options_{options.dim + options.key_counts.floats() + state_width, options.input_dim},
+        store_options_{options.dim + options.key_counts.floats() + state_width, options.input_dim,
+                       std::make_shared<ChunkArena>()},
         shard_of_(store_options_) {
     stores_.reserve(kShards);
     for (int shard = 0; shard < kShards; ++shard) stores_.emplace_back(store_options_, shard);

@@ -16,9 +16,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include "cc/lib/aligned_buffer.h"
 #include "cc/lib/row_chunks.h"
 #include "cc/lib/store.h"
 #include "cc/lib/vector_ops.h"
@@ -33,7 +35,8 @@ class SlabStore : public HashedStore {
  public:
   static constexpr bool kRowsStay = true;
 
-  SlabStore(const StoreOptions& options, int /*shard*/) : rows_(RowBytes(options.row_floats)) {}
+  SlabStore(const StoreOptions& options, int /*shard*/)
+      : arena_(options.arena), rows_(RowBytes(options.row_floats), arena_) {}
 
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t hash) const {
     if (!buckets_.empty()) __builtin_prefetch(&buckets_[Home(hash)]);
@@ -94,15 +97,15 @@ class SlabStore : public HashedStore {
   }
 
   void Clear() {
-    buckets_ = std::vector<Bucket>();
-    rows_ = RowChunks(rows_.row_bytes());
+    buckets_ = Buckets(0);
+    rows_ = RowChunks(rows_.row_bytes(), arena_);
     free_rows_ = std::vector<uint32_t>();
     is_free_ = std::vector<bool>();
     used_rows_ = size_ = 0;
   }
 
   void Resize(int64_t row_floats, int64_t keep) {
-    RowChunks resized(RowBytes(row_floats));
+    RowChunks resized(RowBytes(row_floats), arena_);
     resized.Reserve(used_rows_);
     for (int64_t r = 0; r < used_rows_; ++r) {
       const uint32_t row = static_cast<uint32_t>(r);
@@ -115,7 +118,7 @@ class SlabStore : public HashedStore {
   int64_t size() const { return size_; }
 
   int64_t MemoryBytes() const {
-    return sizeof(*this) + buckets_.capacity() * sizeof(Bucket) + rows_.MemoryBytes() +
+    return sizeof(*this) + buckets_.size() * sizeof(Bucket) + rows_.MemoryBytes() +
            free_rows_.capacity() * sizeof(uint32_t) + is_free_.capacity() / 8;
   }
 
@@ -142,8 +145,8 @@ class SlabStore : public HashedStore {
   static constexpr uint8_t kSpilledForever = 255;
 
   struct alignas(64) Bucket {
-    uint8_t tags[kSlots] = {};  // 0: empty
-    uint8_t spilled = 0;        // keys that passed this bucket by; 255: at some time 255 or more
+    uint8_t tags[kSlots];  // 0: empty
+    uint8_t spilled;       // keys that passed this bucket by; 255: at some time 255 or more
     uint32_t rows[kSlots];
 
     // One bit for each slot with this tag.
@@ -161,6 +164,23 @@ class SlabStore : public HashedStore {
     }
   };
   static_assert(sizeof(Bucket) == 64, "a bucket is a cache line");
+
+  // A number of empty buckets, which is a power of two, or none.
+  class Buckets {
+   public:
+    explicit Buckets(uint64_t size)
+        : memory_(static_cast<int64_t>(size * sizeof(Bucket))), size_(size) {}
+
+    uint64_t size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+    Bucket& operator[](uint64_t b) const { return begin()[b]; }
+    Bucket* begin() const { return reinterpret_cast<Bucket*>(memory_.data()); }
+    Bucket* end() const { return begin() + size_; }
+
+   private:
+    AlignedBuffer memory_;  // zeros, as an empty bucket is
+    uint64_t size_;
+  };
 
   // Where a key stands in the index; slot -1: nowhere.
   struct Place {
@@ -199,7 +219,7 @@ class SlabStore : public HashedStore {
     return {0, -1};
   }
 
-  static void AddToIndex(uint64_t hash, uint32_t row_number, std::vector<Bucket>* buckets) {
+  static void AddToIndex(uint64_t hash, uint32_t row_number, const Buckets* buckets) {
     const uint64_t mask = buckets->size() - 1;
     for (uint64_t b = (hash >> 8) & mask;; b = (b + 1) & mask) {
       Bucket& bucket = (*buckets)[b];
@@ -214,7 +234,7 @@ class SlabStore : public HashedStore {
   }
 
   void Rehash(uint64_t bucket_count) {
-    std::vector<Bucket> buckets(bucket_count);
+    Buckets buckets(bucket_count);
     for (const Bucket& bucket : buckets_) {
       for (int slot = 0; slot < kSlots; ++slot) {
         if (bucket.tags[slot] == 0) continue;
@@ -224,8 +244,9 @@ class SlabStore : public HashedStore {
     buckets_ = std::move(buckets);
   }
 
+  std::shared_ptr<ChunkArena> arena_;
   RowChunks rows_;
-  std::vector<Bucket> buckets_;
+  Buckets buckets_{0};
   std::vector<uint32_t> free_rows_;
   std::vector<bool> is_free_;  // the same by row; shorter than the rows where the rest is in use
   int64_t used_rows_ = 0;      // rows ever handed out: those in use and the free ones

@@ -34,8 +34,10 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 
 #include "cc/lib/hash.h"
+#include "cc/lib/huge_pages.h"
 
 namespace sparse_emb {
 
@@ -47,7 +49,8 @@ inline constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
 struct StoreOptions {
   int64_t row_floats = 0;
-  int64_t input_dim = -1;  // keys are in [0, input_dim); -1: every int64
+  int64_t input_dim = -1;                       // keys are in [0, input_dim); -1: every int64
+  std::shared_ptr<ChunkArena> arena = nullptr;  // for the rows of all shards, or null
 };
 
 // The base of the storages that hash: the top bits of the hash choose the shard.

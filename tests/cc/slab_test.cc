@@ -1,4 +1,5 @@
 // The slab storage under churn, and the memory of all storages.
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -101,27 +102,51 @@ TEST(AMissingKeyIsMissingWhereEveryBucketSpilled) {
 }
 
 TEST(ChunkedRowsDoNotOverlapAndNeverMove) {
-  for (int64_t row_bytes : {12, 72, 136, 8192, 8200, 20000, 300000}) {
-    SCOPED_TRACE(row_bytes, " bytes a row");
-    const int64_t count = std::min<int64_t>(20000, (20 << 20) / row_bytes);
-    RowChunks chunks(row_bytes);
-    std::vector<char*> rows;
-    while (static_cast<int64_t>(rows.size()) < count) {
-      const int64_t first = rows.size();
-      chunks.Reserve(first + 1);
-      rows.push_back(chunks.Row(first));
-      std::memcpy(rows.back(), &first, sizeof(first));
-      std::memset(rows.back() + row_bytes - 4, static_cast<int>(first % 251), 4);
+  const auto shared = std::make_shared<ChunkArena>();
+  for (const auto& arena : {std::shared_ptr<ChunkArena>(), shared, shared}) {
+    for (int64_t row_bytes : {12, 72, 136, 8192, 8200, 20000, 300000}) {
+      SCOPED_TRACE(row_bytes, " bytes a row", arena ? ", arena" : "");
+      const int64_t count = std::min<int64_t>(20000, (20 << 20) / row_bytes);
+      RowChunks chunks(row_bytes, arena);
+      std::vector<char*> rows;
+      while (static_cast<int64_t>(rows.size()) < count) {
+        const int64_t first = rows.size();
+        chunks.Reserve(first + 1);
+        rows.push_back(chunks.Row(first));
+        std::memcpy(rows.back(), &first, sizeof(first));
+        std::memset(rows.back() + row_bytes - 4, static_cast<int>(first % 251), 4);
+      }
+      for (int64_t row = 0; row < count; ++row) {
+        EXPECT_EQ(static_cast<void*>(chunks.Row(row)), static_cast<void*>(rows[row]));
+        int64_t stored;
+        std::memcpy(&stored, rows[row], sizeof(stored));
+        EXPECT_EQ(stored, row);
+        EXPECT_EQ(static_cast<int>(static_cast<uint8_t>(rows[row][row_bytes - 1])),
+                  static_cast<int>(row % 251));
+      }
+      EXPECT_LE(chunks.MemoryBytes(), (2 * count + 16) * row_bytes + (64 << 10));
     }
-    for (int64_t row = 0; row < count; ++row) {
-      EXPECT_EQ(static_cast<void*>(chunks.Row(row)), static_cast<void*>(rows[row]));
-      int64_t stored;
-      std::memcpy(&stored, rows[row], sizeof(stored));
-      EXPECT_EQ(stored, row);
-      EXPECT_EQ(static_cast<int>(static_cast<uint8_t>(rows[row][row_bytes - 1])),
-                static_cast<int>(row % 251));
-    }
-    EXPECT_LE(chunks.MemoryBytes(), (2 * count + 16) * row_bytes + (64 << 10));
+  }
+}
+
+// What a table gives back, as when it is cleared, is taken again, and is zeros.
+TEST(AnArenaTakesChunksBackAndGivesThemOutAgain) {
+  ChunkArena arena;
+  constexpr int64_t kBytes = 60 << 10;
+  std::set<char*> chunks;
+  for (int i = 0; i < 2000; ++i) chunks.insert(arena.Allocate(kBytes));
+  EXPECT_EQ(chunks.size(), size_t{2000});
+  for (char* chunk : chunks) std::memset(chunk, 7, kBytes);
+  for (char* chunk : chunks) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(chunk) % 64, uintptr_t{0});
+    arena.Free(chunk, kBytes);
+  }
+  char* const other = arena.Allocate(64);
+  EXPECT_EQ(chunks.count(other), size_t{0});
+  for (int i = 0; i < 2000; ++i) {
+    char* const chunk = arena.Allocate(kBytes);
+    EXPECT_EQ(chunks.erase(chunk), size_t{1});
+    EXPECT_EQ(chunk[kBytes / 2], '\0');  // its page went back to the system
   }
 }
 
