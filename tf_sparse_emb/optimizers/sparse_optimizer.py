@@ -6,9 +6,10 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
-from tf_sparse_emb.ops.embedding_update import check_finite, update_tables
+from tf_sparse_emb.ops.embedding_update import update_tables
 from tf_sparse_emb.optimizers.bound import NOT_SAVED, Bound, StateInTables
-from tf_sparse_emb.optimizers.gradients import gather, map_values, path_of, scatter_update, sum_repeats
+from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscale
+from tf_sparse_emb.optimizers.gradients import gather, path_of, scatter_update, sum_repeats
 from tf_sparse_emb.optimizers.overrides import Overrides
 from tf_sparse_emb.optimizers.table_group import TableGroup, TableSlot, constrain
 from tf_sparse_emb.update_rules import get_rule
@@ -217,11 +218,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         grads, variables = self._filter_empty_gradients(grads, variables)
         with tf.name_scope(self.name):
             grads, targets = self._group_tables(grads, variables)
-            grads = [self._unscale(grad) for grad in grads]
-            checks = self._checks(grads, targets)
+            grads = unscale(grads, self.loss_scale_factor)
+            checks = finite_checks(grads, targets) if self.check_finite else []
             clipped = self._clip_gradients(grads, targets)
-            if clipped is not grads:  # a norm can overflow
-                checks += self._checks(clipped, targets)
+            if self.check_finite and clipped is not grads:  # a norm can overflow
+                checks += finite_checks(clipped, targets)
             with tf.control_dependencies(checks):
                 self._update(clipped, targets)
                 self._iterations.assign_add(1)
@@ -361,45 +362,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _decay(self, variable):
         return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
 
-    def _unscale(self, grad):
-        if self.loss_scale_factor is None:
-            return grad
-        return map_values(lambda values: values / self.loss_scale_factor, grad)
-
     def _clip_gradients(self, grads, targets=None):
-        if self.clipnorm and self.clipnorm > 0:
-            targets = [None] * len(grads) if targets is None else targets
-            return [
-                map_values(lambda values, target=target: self._clip_norms(values, target), grad)
-                for grad, target in zip(grads, targets, strict=True)
-            ]
-        if self.clipvalue and self.clipvalue > 0:
-            clip = self.clipvalue
-            return [map_values(lambda values: tf.clip_by_value(values, -clip, clip), grad) for grad in grads]
-        if self.global_clipnorm and self.global_clipnorm > 0:
-            return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]
-        return grads
-
-    def _clip_norms(self, values, target):
-        """Clips the norm of each variable's gradient, each table's of a group."""
-        parts = target.split(values) if isinstance(target, TableGroup) else [values]
-        parts = [tf.clip_by_norm(part, self.clipnorm) for part in parts]
-        return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
-
-    def _checks(self, grads, targets):
-        """Ops that fail unless all gradients are finite; in eager mode they have failed by now."""
-        if not self.check_finite:
-            return []
-        checks = []
-        for grad, target in zip(grads, targets, strict=True):
-            if isinstance(target, TableGroup):
-                names = [path_of(table) for table in target.tables]
-                checks.append(check_finite(grad.indices, target.table_splits, grad.values, names))
-            else:
-                values = grad.values if isinstance(grad, tf.IndexedSlices) else grad
-                message = f"the gradient of variable '{path_of(target)}' is not finite"
-                checks.append(tf.debugging.assert_all_finite(values, message))
-        return [check for check in checks if check is not None]
+        targets = [None] * len(grads) if targets is None else targets
+        return clip(grads, targets, self.clipnorm, self.clipvalue, self.global_clipnorm)
 
     def _hypers(self):
         """The rule's hyper-parameters for tables, but for the learning rate and the weight decay."""
