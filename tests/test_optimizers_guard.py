@@ -4,10 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from optimizer_cases import CASES, optimizer_of
 
 import tf_sparse_emb as tse
 
 CLASSES = (tse.optimizers.SGD, tse.optimizers.RowWiseAdagrad, tse.optimizers.RowWiseAdam)
+# Variables of one apply: two tables that one op updates, one of another width, and two plain variables.
+NAMES = ("item", "user", "shop", "embeddings", "kernel")
+INDICES = [7, 42, 55]  # of which tables do not have 55 yet
 
 
 @pytest.fixture(params=["slab", "index"])
@@ -30,85 +34,103 @@ def _plain(name, shape=(60, 3)):
     return keras.Variable(np.ones(shape), name=name, dtype="float32")
 
 
-@pytest.fixture
-def setting(make_table, storage, sorted_export, cls):
-    """(optimizer, variables, snapshot): a table, an embedding, a kernel, after one good step."""
-    table = make_table(storage, 3, rows=60, name="item")
-    table.lookup(np.arange(50), insert=True)
-    variables = [table, _plain("embeddings"), _plain("kernel", (3,))]
-    optimizer = cls(0.1)
-    optimizer.build(variables)
-    optimizer.apply_gradients(zip(_gradients(), variables, strict=True))
+class Setting:
+    """An optimizer on the variables of NAMES, after one good step."""
 
-    def snapshot():
-        plain = [v.numpy().tobytes() for v in (*variables[1:], *optimizer.variables)]
-        return [array.tobytes() for array in sorted_export(table)] + plain
+    def __init__(self, make_table, sorted_export, case, **kwargs):
+        self._export = sorted_export
+        self.tables = [make_table("slab", dim, name=name) for name, dim in zip(NAMES, (3, 3, 5), strict=False)]
+        for table in self.tables:
+            table.lookup(np.arange(50), insert=True)
+        self.variables = [*self.tables, _plain("embeddings"), _plain("kernel", (3,))]
+        self.optimizer = optimizer_of(case, **kwargs)
+        self.optimizer.build(self.variables)
+        self.graph_step = tf.function(self.step)
+        self.step(*self.values())
 
-    return optimizer, variables, snapshot
+    def values(self, bad_in=None, bad=np.nan):
+        """Gradients of ones; that of `bad_in` has a bad element, in tables and embeddings that of the second key."""
+        shapes = {"shop": (3, 5), "kernel": (3,)}
+        values = {name: np.ones(shapes.get(name, (3, 3)), np.float32) for name in NAMES}
+        if bad_in is not None:
+            values[bad_in][(2,) if bad_in == "kernel" else (1, 2)] = bad
+        return [tf.constant(value) for value in values.values()]
 
+    def step(self, *values):
+        """Applies gradients."""
+        slices = [tf.IndexedSlices(value, tf.constant(INDICES, tf.int64)) for value in values[:4]]
+        self.optimizer.apply_gradients(zip([*slices, values[4]], self.variables, strict=True))
 
-def _gradients(bad_in=None, bad=np.nan):
-    """The keys 7, 42 and 55 (not in the table yet) with a bad element at [1, 2] of the chosen variable."""
-    values = {name: np.ones((3, 3), np.float32) for name in ("item", "embeddings")} | {"kernel": np.ones(3, np.float32)}
-    if bad_in == "kernel":
-        values["kernel"][2] = bad
-    elif bad_in:
-        values[bad_in][1, 2] = bad
-    return [
-        _slices(values["item"], [7, 42, 55]),
-        _slices(values["embeddings"], [7, 42, 55], 60),
-        tf.constant(values["kernel"]),
-    ]
-
-
-@pytest.mark.parametrize("mode, bad", [("eager", np.nan), ("eager", np.inf), ("eager", -np.inf), ("graph", np.nan)])
-@pytest.mark.parametrize("bad_in", ["item", "embeddings", "kernel"])
-def test_a_gradient_that_is_not_finite_is_refused_before_anything_changes(setting, bad, bad_in, mode):
-    optimizer, variables, snapshot = setting
-    before = snapshot()
-
-    def step():
-        optimizer.apply_gradients(zip(_gradients(bad_in, bad), variables, strict=True))
-
-    word = "nan" if np.isnan(bad) else "inf"
-    where = rf"(?is)(?=.*{bad_in})(?=.*{word})" + ("(?=.*key 42)" if bad_in == "item" else "")
-    with pytest.raises(tf.errors.InvalidArgumentError, match=where):
-        (step if mode == "eager" else tf.function(step))()
-    assert snapshot() == before
+    def snapshot(self):
+        """The bytes of all variables and their state, in the order of NAMES, then those of the optimizer."""
+        tables = [b"".join(part.tobytes() for part in self._export(table)) for table in self.tables]
+        return tables + [v.numpy().tobytes() for v in (*self.variables[3:], *self.optimizer.variables)]
 
 
-def test_the_refusal_names_the_first_bad_key_of_the_batch_and_the_table(setting):
-    optimizer, variables, _ = setting
-    gradients = _gradients("item")
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"is nan \(key 42 of table 'item'\)"):
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_gradient_that_is_not_finite_is_refused_before_anything_changes(make_table, sorted_export, case, mode):
+    setting = Setting(make_table, sorted_export, case)
+    before = setting.snapshot()
+    step = setting.step if mode == "eager" else setting.graph_step
+    for bad_in in NAMES:
+        for bad in (np.nan, np.inf, -np.inf):
+            word = "nan" if np.isnan(bad) else "inf"
+            where = rf"(?is)(?=.*{bad_in})(?=.*{word})" + ("" if bad_in in ("embeddings", "kernel") else "(?=.*key 42)")
+            with pytest.raises(tf.errors.InvalidArgumentError, match=where):
+                step(*setting.values(bad_in, bad))
+            assert setting.snapshot() == before, (bad_in, bad)
+    step(*setting.values())  # training goes on
+    assert all(a != b for a, b in zip(setting.snapshot()[:5], before[:5], strict=True))
+    assert int(setting.optimizer.iterations) == 2
 
 
-def test_training_goes_on_after_a_refusal(setting):
-    optimizer, variables, snapshot = setting
-    with pytest.raises(tf.errors.InvalidArgumentError, match="nan"):
-        optimizer.apply_gradients(zip(_gradients("item"), variables, strict=True))
-    before = snapshot()
-    optimizer.apply_gradients(zip(_gradients(), variables, strict=True))
-    assert all(a != b for a, b in zip(snapshot()[1:4], before[1:4], strict=True))
-    assert int(optimizer.iterations) == 2
+def test_the_refusal_names_the_first_bad_key_of_the_batch_and_the_table(make_table, sorted_export):
+    setting = Setting(make_table, sorted_export, "SGD")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"grads\[1, 2\] is nan \(key 42 of table 'user'\)"):
+        setting.step(*setting.values("user"))
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_check_finite_false_lets_them_through(make_table, storage, cls, mode):
-    table, kernel = make_table(storage, 3, rows=60), _plain("kernel", (3,))
-    optimizer = cls(0.1, check_finite=False)
-    optimizer.build([table, kernel])
+def test_a_global_norm_that_overflows_is_refused_before_anything_changes(make_table, sorted_export, mode):
+    """The square of 1e20 is beyond float32."""
+    setting = Setting(make_table, sorted_export, "RowWiseAdam", global_clipnorm=1.0)
+    before = setting.snapshot()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="nan"):
+        (setting.step if mode == "eager" else setting.graph_step)(*setting.values("user", 1e20))
+    assert setting.snapshot() == before
 
-    def step():
-        slices = _slices([[1.0, np.nan, 1.0], [1.0, 1.0, 1.0]], [42, 7])
-        optimizer.apply_gradients([(slices, table), (tf.constant([np.inf, 1.0, 1.0]), kernel)])
 
-    (step if mode == "eager" else tf.function(step))()
-    assert np.isnan(table.lookup([42]).numpy()[0, 1])
-    assert np.isfinite(table.lookup([7])).all()
-    assert not np.isfinite(kernel.numpy()[0])
-    assert np.isfinite(kernel.numpy()[1:]).all()
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_check_finite_false_lets_them_through(make_table, sorted_export, case, mode):
+    setting = Setting(make_table, sorted_export, case, check_finite=False)
+    step = setting.step if mode == "eager" else setting.graph_step
+    for bad_in in NAMES:
+        step(*setting.values(bad_in))
+    for table in setting.tables:
+        assert np.isnan(table.lookup([42]).numpy()).any()
+        assert np.isfinite(table.lookup(np.delete(np.arange(60), 42))).all()
+    embeddings, kernel = (variable.numpy() for variable in setting.variables[3:])
+    assert np.isnan(embeddings[42]).any()
+    assert np.isfinite(np.delete(embeddings, 42, 0)).all()
+    np.testing.assert_array_equal(np.isnan(kernel), [False, False, True])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_gradient_whose_square_overflows_harms_its_own_row_alone(make_table, sorted_export, case):
+    """As in Keras: |g| > 1.8e19 is finite, but g^2 is not a float32."""
+    setting, twin = (Setting(make_table, sorted_export, case) for _ in range(2))
+    setting.step(*setting.values("item", 1e20))
+    twin.step(*twin.values())
+    others = np.delete(np.arange(60), 42)
+    for table, same in zip(setting.tables, twin.tables, strict=True):
+        rows, same_rows = (t.read_rows(others, with_state=True).numpy() for t in (table, same))
+        np.testing.assert_array_equal(rows, same_rows)
+        assert np.isfinite(rows).all()
+    row = setting.tables[0].read_rows([42], with_state=True).numpy()
+    assert np.isfinite(row).all() == (CASES[case][1] in ("sgd", "momentum"))
+    assert np.isfinite(np.concatenate([t.read_rows([42], with_state=True)[0] for t in setting.tables[1:]])).all()
 
 
 def test_fit_stops_at_a_nan_loss_and_keeps_the_model(storage, cls):
@@ -122,45 +144,6 @@ def test_fit_stops_at_a_nan_loss_and_keeps_the_model(storage, cls):
         model.fit(x, y * np.nan, verbose=0)
     np.testing.assert_array_equal(layer(np.arange(20)), rows)
     np.testing.assert_array_equal(model.layers[-1].kernel.numpy(), dense)
-
-
-def test_a_new_optimizer_starts_from_fresh_state(make_table, sorted_export, storage, cls):
-    """Its first step on the trained rows is the first step of a fresh table that holds these rows."""
-    first, second = cls(0.1), cls(0.1)
-    table = make_table(storage, 3, rows=60)
-    slices = _slices([[1.0, 2.0, 3.0]], [5])
-    for _ in range(4):
-        first.apply_gradients([(slices, table)])
-    copy = make_table(storage, 3, rows=60)
-    copy.upsert([5], table.lookup([5]))
-    second.build([table])
-    assert (sorted_export(table)[1][:, 3:] == 0).all()
-    second.apply_gradients([(slices, table)])
-    cls(0.1).apply_gradients([(slices, copy)])
-    np.testing.assert_array_equal(table.lookup([5]), copy.lookup([5]))
-    assert int(second.iterations) == 1
-
-
-@pytest.mark.parametrize("newer", CLASSES, ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_an_update_by_an_optimizer_that_is_no_longer_bound_is_an_error(
-    make_table, sorted_export, storage, cls, newer, mode
-):
-    table = make_table(storage, 3, rows=60)
-    older = cls(0.1)
-    slices = _slices([[1.0, 2.0, 3.0]], [5])
-
-    def step():
-        older.apply_gradients([(slices, table)])
-
-    step = step if mode == "eager" else tf.function(step)
-    older.build([table])
-    step()
-    newer(0.1).build([table])
-    before = sorted_export(table)[1]
-    with pytest.raises((tf.errors.FailedPreconditionError, RuntimeError, ValueError), match="(?i)bound|bind"):
-        step()
-    np.testing.assert_array_equal(sorted_export(table)[1], before)
 
 
 def test_they_are_keras_optimizers_with_the_hooks_of_tensorflow(cls):
