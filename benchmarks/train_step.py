@@ -5,7 +5,10 @@ Forward, mean over the 40 keys of each history, square loss, backward, update, a
 Contestants are interleaved, one step each in turn, so that a noisy machine treats all alike; medians and ratios are
 printed.
 
-    python benchmarks/train_step.py [--steps 60] [--dim 32] [--storage slab ...]
+    python benchmarks/train_step.py [--steps 60] [--dim 32] [--storage slab ...] [--check-finite]
+
+With `--check-finite`, each of ours runs with the optimizer's check that gradients are finite and without, on one table;
+the time is that of the processor, all threads together, in which other work on the machine shows less.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import tensorflow as tf
 import tf_sparse_emb as tse
 
 KEYS, EXAMPLES, LENGTH, BATCHES = 1_000_000, 4096, 40, 8
+UNCHECKED = ", unchecked"
 
 
 def zipf_keys(rng, exponent=1.05):
@@ -40,7 +44,7 @@ def contestants(args):
                     KEYS if storage == "index" else None, args.dim, storage=storage, combiner=combiner, seed=args.seed
                 )
                 yield f"tse {storage} {rule} {'bag' if combiner else 'history'}", layer, optimizer(0.01), combiner
-    for name in ("Adagrad", "Adam", "SGD"):
+    for name in () if args.check_finite else ("Adagrad", "Adam", "SGD"):
         yield (
             f"keras {name} history",
             keras.layers.Embedding(KEYS, args.dim),
@@ -71,6 +75,7 @@ def main():
     parser.add_argument("--steps", type=int, default=60, help="timed steps of each contestant")
     parser.add_argument("--dim", type=int, default=32)
     parser.add_argument("--storage", nargs="+", default=["slab", "index"])
+    parser.add_argument("--check-finite", action="store_true", help="time the check of gradients instead")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     keras.utils.set_random_seed(args.seed)
@@ -84,24 +89,44 @@ def main():
         if isinstance(layer, tse.Embedding):  # every row exists, as it does in the Keras layer
             layer.embeddings.lookup(tf.range(KEYS, dtype=tf.int64), insert=True)
         optimizer.build(layer.trainable_variables)
-        steps[name] = make_step(layer, optimizer, pooled)
-        for keys in batches[:2]:
-            steps[name](keys, targets)
+        for suffix in ("", UNCHECKED) if args.check_finite else ("",):
+            if suffix == UNCHECKED:
+                optimizer.check_finite = False
+            steps[name + suffix] = make_step(layer, optimizer, pooled)
+            for keys in batches[:2]:  # the first traces the step, with this check_finite
+                steps[name + suffix](keys, targets)
 
     times = {name: [] for name in steps}
+    clock = time.process_time if args.check_finite else time.perf_counter
     for i in range(args.steps):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step(batches[i % BATCHES], targets).numpy()
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append((clock() - start) * 1e3)
 
     unique = np.mean([np.unique(keys).size for keys in batches])
     print(f"{EXAMPLES} x {LENGTH} keys, {unique:.0f} unique, D = {args.dim}, {args.steps} steps, seed {args.seed}")
+    (print_checks if args.check_finite else print_all)(times)
+
+
+def print_all(times):
+    """Prints medians, and ratios to Keras' Adagrad."""
     reference = statistics.median(times["keras Adagrad history"])
     print(f"{'':40} {'ms a step':>10} {'ns a key':>9} {'Keras Adagrad / it':>19}")
     for name, values in times.items():
         median = statistics.median(values)
         print(f"{name:40} {median:10.2f} {median * 1e6 / (EXAMPLES * LENGTH):9.1f} {reference / median:19.1f}")
+
+
+def print_checks(times):
+    """Prints the medians of unchecked steps, and the median of what the checked ones of the same batches take more."""
+    print(f"{'':40} {'CPU ms unchecked':>16} {'checked, ms more':>17} {'percent':>8}")
+    for name in times:
+        if not name.endswith(UNCHECKED):
+            checked, unchecked = times[name], times[name + UNCHECKED]
+            more = statistics.median(a - b for a, b in zip(checked, unchecked, strict=True))
+            median = statistics.median(unchecked)
+            print(f"{name:40} {median:16.2f} {more:17.2f} {100 * more / median:8.1f}")
 
 
 if __name__ == "__main__":
