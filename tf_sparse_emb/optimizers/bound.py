@@ -34,5 +34,6 @@ class Bound:
         self.slots = {}  # key of a plain variable -> {slot name: variable}
         self.row_wise = set()  # keys of the plain variables with row-wise state
         self.owners = {}  # key -> the other optimizer that updates this variable
+        self.others = []  # those optimizers: (optimizer, its variables)
         self.rates = {}  # key -> the learning rate that overrides the optimizer's
         self.learning_rate = None  # of the step under way

@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
+from tf_sparse_emb.optimizers.checks import check_positive
 from tf_sparse_emb.optimizers.gradients import map_values
+from tf_sparse_emb.table_arguments import check_positive as check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
@@ -17,13 +19,27 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     >>> model.compile(tse.optimizers.LossScaleOptimizer(tse.optimizers.RowWiseAdam(0.001)), "mse")
 
     Args:
-        inner_optimizer: one of `tse.optimizers`.
-        initial_scale: float, default 32768.
-        dynamic_growth_steps: int, default 2000: so many finite steps double the scale.
-        **kwargs: `name`.
+        inner_optimizer: one of `tse.optimizers`; for a model without tables any Keras optimizer.
+        initial_scale: float > 0, default 32768.
+        dynamic_growth_steps: int > 0, default 2000: so many finite steps double the scale.
+        **kwargs: `name`. What else Keras' optimizers take goes to the inner one.
+
+    Raises:
+        ValueError: if an argument is out of its range, or of another type.
 
     Source: `keras.optimizers.LossScaleOptimizer`; Micikevicius et al., "Mixed precision training", ICLR 2018.
     """
+
+    def __init__(self, inner_optimizer, initial_scale=2.0**15, dynamic_growth_steps=2000, **kwargs):
+        is_optimizer = isinstance(inner_optimizer, keras.optimizers.Optimizer)
+        if not is_optimizer or isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "inner_optimizer must be an optimizer such as tse.optimizers.RowWiseAdam(0.001), that is no "
+                f"LossScaleOptimizer itself, got {inner_optimizer!r}"
+            )
+        check_positive("initial_scale", initial_scale)
+        check_positive_int("dynamic_growth_steps", dynamic_growth_steps)
+        super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
 
     def check_finite(self, grads):
         """Returns whether all gradients are finite."""

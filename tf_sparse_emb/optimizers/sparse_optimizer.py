@@ -8,10 +8,12 @@ import tensorflow as tf
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
 from tf_sparse_emb.ops.embedding_update import update_tables
 from tf_sparse_emb.optimizers.bound import NOT_SAVED, Bound, StateInTables
+from tf_sparse_emb.optimizers.checks import check_no_loss_scale, check_not_negative, check_positive
 from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscale
 from tf_sparse_emb.optimizers.gradients import gather, path_of, scatter_update, sum_repeats
 from tf_sparse_emb.optimizers.overrides import Overrides
 from tf_sparse_emb.optimizers.table_group import TableGroup, TableSlot, constrain
+from tf_sparse_emb.table_arguments import check_flag
 from tf_sparse_emb.update_rules import get_rule
 from tf_sparse_emb.variable import EmbeddingVariable
 
@@ -30,9 +32,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       constraint, as in Keras, is applied to the whole variable);
     - a plain variable with a dense gradient.
 
-    Repeated keys are summed first, then the rule is applied once. Gradients are clipped after that. All gradients are
-    checked to be finite, before and after clipping, before any variable changes. Other errors of a table (`max_rows`)
-    stop the step there; tables before it have been updated. Weight decay is decoupled and touches only rows of the
+    Repeated keys are summed first, then divided by the loss scale, clipped, and the rule is applied once. All gradients
+    are checked to be finite, before and after clipping, before any variable changes; a pass over the
+    gradients costs 1 to 4 % of a step's processor time (`benchmarks/train_step.py --check-finite`).
+
+    A finite gradient beyond 1.8e19, whose square overflows float32, is not refused: where the rule squares it, it makes
+    the state of its own row infinite, as in Keras, and harms no other row. Other errors of a table (`max_rows`) stop a
+    step in its midst: other variables may have been updated. Weight decay is decoupled and touches only rows of the
     batch.
 
     A subclass gives the rule: `rule`, `_hypers`, `_initial_values`, `_slot_initials` and `_step`.
@@ -49,18 +55,26 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     True
 
     Args:
-        learning_rate: float, `LearningRateSchedule` or callable.
-        weight_decay: float or None (default).
-        clipnorm, clipvalue, global_clipnorm: float or None; at most one. As in Keras, on the summed gradients.
-        loss_scale_factor: float or None: gradients are divided by it.
+        learning_rate: float, `LearningRateSchedule` or callable (called once a step). A float can be assigned to
+            `optimizer.learning_rate` later, and holds from the next step.
+        weight_decay: float >= 0 or None (default): each step multiplies the rows that it names by 1 - lr wd.
+            `exclude_from_weight_decay` takes tables and names, as in Keras.
+        clipnorm, clipvalue, global_clipnorm: float > 0 or None (default); at most one. As in Keras, on the summed
+            gradients: clipnorm bounds the norm of each table's, clipvalue each element, global_clipnorm the norm of all
+            variables' together.
+        loss_scale_factor: float > 0 or None (default): `scale_loss`, which `fit` calls, multiplies the loss by it, and
+            gradients are divided by it.
         row_wise_variables: regular expression. A rule with row-wise state keeps it for the plain variables of rank 2 or
             more in whose path this is found; the others have element-wise state. Default: variables named `embeddings`.
         check_finite: bool, default True. Refuse gradients that are not finite.
         dense_optimizer: Keras optimizer or None (default). It updates the plain variables that are not row-wise
-            variables, with gradients that have been clipped here and are clipped by its own arguments too.
+            variables, with gradients that have been clipped here and are clipped by its own arguments too. Its other
+            arguments hold for its variables, use_ema and gradient_accumulation_steps included, but for
+            loss_scale_factor, which must be given here.
         overrides: dict or None (default): table, layer with one table, or regular expression to be found in a
             variable's path -> learning rate (float or `LearningRateSchedule`), or an optimizer of `tse.optimizers`,
-            which then updates that variable. The first that matches holds.
+            which then updates that variable. The first that matches holds. A regular expression that matches none of
+            the variables is a warning at build.
         use_ema, ema_momentum, ema_overwrite_frequency, gradient_accumulation_steps: as in Keras, for models without
             tables, overrides and dense_optimizer; with them `build` raises, because averaging or accumulating would
             touch every row of a table at every step. Evaluate on a snapshot (`get_weights`) of a low learning rate
@@ -91,6 +105,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 f"row_wise_variables must be a regular expression, got {row_wise_variables!r}: {error}"
             ) from None
+        check_flag("check_finite", check_finite)
+        check_not_negative("weight_decay", weight_decay, or_none=True)
+        for argument in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
+            check_positive(argument, kwargs.get(argument), or_none=True)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.row_wise_variables = row_wise_variables
         self.check_finite = check_finite
@@ -100,6 +118,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.dense_optimizer = None if dense_optimizer is None else keras.optimizers.get(dense_optimizer)
         self.overrides = Overrides(overrides)
         self._override_optimizers = self.overrides.optimizers
+        check_no_loss_scale("dense_optimizer", self.dense_optimizer)
+        for optimizer in self._override_optimizers:
+            check_no_loss_scale("an optimizer in overrides", optimizer)
         self._bound = Bound()
 
     def build(self, var_list):
@@ -107,6 +128,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         var_list = list(var_list)
+        self.overrides.warn_of_unused(var_list)
         own, others = self._assign(var_list)
         tables = [variable for variable in own if isinstance(variable, EmbeddingVariable)]
         plain = [variable for variable in own if not isinstance(variable, EmbeddingVariable)]
@@ -139,6 +161,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             self._bound.tables[self._var_key(table)] = table
             self._bound.bindings[self._var_key(table)] = binding
         self._bound.variables = var_list
+        self._bound.others = others
         if tables:
             self.table_state = StateInTables()
 
@@ -146,8 +169,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Returns this optimizer's own variables, and a list of (other optimizer, its variables)."""
         own, others = [], {}
         for variable in variables:
-            path = path_of(variable)
-            override = self.overrides.of(path)
+            override = self.overrides.of(variable)
             owner = override if isinstance(override, keras.optimizers.Optimizer) else None
             if override is None and self.dense_optimizer is not None:
                 is_dense = not isinstance(variable, EmbeddingVariable) and not self._is_row_wise(variable)
@@ -189,6 +211,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def _apply_weight_decay(self, variables):
         """Nothing: the rules decay the rows that they update."""
+
+    def finalize_variable_values(self, var_list):
+        """Ends the training: averages (`use_ema`) replace the variables, also those of other optimizers."""
+        super().finalize_variable_values(var_list)
+        for optimizer, variables in self._bound.others:
+            optimizer.finalize_variable_values(variables)
 
     def apply(self, grads, trainable_variables=None):
         """Updates variables with their gradients; see the class.
