@@ -5,39 +5,13 @@ import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_positive
 from tf_sparse_emb.optimizers.gradients import per_row
+from tf_sparse_emb.optimizers.rule import Rule
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 from tf_sparse_emb.table_arguments import check_positive as check_positive_int
 
 
-@keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class AdagradDecay(SparseOptimizer):
-    """Adagrad for endless training: accumulators fade, so that the learning rate does not.
-
-    With t the optimizer's step from 1, k the number of times that the row has faded and a0 the initial accumulator:
-
-        if floor(t / decay_step) > k: a = max(decay_rate a, a0); k += 1
-        a += g^2
-        w -= lr g / sqrt(a) + lr wd w
-
-    A row fades once a touch, however long it has not been touched. State: 4 D + 4 bytes a row. Only rows that the batch
-    names change.
-
-    >>> model.compile(tse.optimizers.AdagradDecay(0.05, decay_step=10_000), "binary_crossentropy")
-
-    Args:
-        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
-        initial_accumulator_value: float > 0, a0, default 0.1.
-        decay_step: int > 0, default 100000.
-        decay_rate: float > 0, default 0.9.
-        weight_decay: float or None (default): wd, decoupled.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
-            `SparseOptimizer`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Source: DeepRec's AdagradDecayOptimizer (Alibaba, 2021).
-    """
+class AdagradDecayRule(Rule):
+    """The rule of `AdagradDecay`."""
 
     rule = "adagrad_decay"
 
@@ -86,3 +60,34 @@ class AdagradDecay(SparseOptimizer):
             "decay_step": self.decay_step,
             "decay_rate": self.decay_rate,
         }
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class AdagradDecay(AdagradDecayRule, SparseOptimizer):
+    """Adagrad for endless training: accumulators fade, so that the learning rate does not.
+
+    With t the optimizer's step from 1, k the number of times that the row has faded and a0 the initial accumulator:
+
+        if floor(t / decay_step) > k: a = max(decay_rate a, a0); k += 1
+        a += g^2
+        w -= lr g / sqrt(a) + lr wd w
+
+    A row fades once a touch, however long it has not been touched. State: 4 D + 4 bytes a row. Only rows that the batch
+    names change.
+
+    >>> model.compile(tse.optimizers.AdagradDecay(0.05, decay_step=10_000), "binary_crossentropy")
+
+    Args:
+        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
+        initial_accumulator_value: float > 0, a0, default 0.1.
+        decay_step: int > 0, default 100000.
+        decay_rate: float > 0, default 0.9.
+        weight_decay: float or None (default): wd, decoupled.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
+            `SparseOptimizer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Source: DeepRec's AdagradDecayOptimizer (Alibaba, 2021).
+    """

@@ -4,43 +4,13 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_beta, check_positive
+from tf_sparse_emb.optimizers.rule import Rule
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 from tf_sparse_emb.table_arguments import check_flag
 
 
-@keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class Adam(SparseOptimizer):
-    """Adam, element by element, on tables, sparse and dense variables.
-
-    With t the optimizer's step from 1:
-
-        m = b1 m + (1 - b1) g
-        v = b2 v + (1 - b2) g^2
-        w -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps) + lr wd w
-
-    With amsgrad, v_hat = max(v_hat, v) stands in v's place in the last line. State: 8 D bytes a row, with amsgrad 12 D.
-    Only rows that the batch names change: this is the lazy form, in which the moments of a row decay when the row is
-    named, not at every step (TensorFlow 1's Adam decayed all rows at every step). On rows that every step names it is
-    `keras.optimizers.Adam`. `RowWiseAdam` keeps one second moment a row.
-
-    >>> model.compile(tse.optimizers.Adam(0.001), "binary_crossentropy")
-
-    Args:
-        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
-        beta_1: float in [0, 1), default 0.9.
-        beta_2: float in [0, 1), default 0.999.
-        epsilon: float > 0, default 1e-7.
-        amsgrad: bool, default False.
-        weight_decay: float or None (default): wd, decoupled.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
-            `SparseOptimizer`.
-
-    Raises:
-        ValueError: if beta_1, beta_2 or epsilon is out of its range.
-
-    Source: `keras.optimizers.Adam`; Kingma and Ba, "Adam", ICLR 2015; Reddi, Kale and Kumar, "On the convergence of
-    Adam and beyond", ICLR 2018 (amsgrad). The lazy form is that of PyTorch's SparseAdam.
-    """
+class AdamRule(Rule):
+    """The rule of `Adam`."""
 
     def __init__(
         self,
@@ -98,17 +68,42 @@ class Adam(SparseOptimizer):
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class AdamW(Adam):
-    """`Adam` with weight decay by default: `keras.optimizers.AdamW`, of whose rows only those of the batch decay.
+class Adam(AdamRule, SparseOptimizer):
+    """Adam, element by element, on tables, sparse and dense variables.
 
-    >>> model.compile(tse.optimizers.AdamW(0.001, weight_decay=0.01), "binary_crossentropy")
+    With t the optimizer's step from 1:
+
+        m = b1 m + (1 - b1) g
+        v = b2 v + (1 - b2) g^2
+        w -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps) + lr wd w
+
+    With amsgrad, v_hat = max(v_hat, v) stands in v's place in the last line. State: 8 D bytes a row, with amsgrad 12 D.
+    Only rows that the batch names change: this is the lazy form, in which the moments of a row decay when the row is
+    named, not at every step (TensorFlow 1's Adam decayed all rows at every step). On rows that every step names it is
+    `keras.optimizers.Adam`. `RowWiseAdam` keeps one second moment a row.
+
+    >>> model.compile(tse.optimizers.Adam(0.001), "binary_crossentropy")
 
     Args:
-        learning_rate, beta_1, beta_2, epsilon, amsgrad, **kwargs: as for `Adam`.
-        weight_decay: float, default 0.004.
+        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
+        beta_1: float in [0, 1), default 0.9.
+        beta_2: float in [0, 1), default 0.999.
+        epsilon: float > 0, default 1e-7.
+        amsgrad: bool, default False.
+        weight_decay: float or None (default): wd, decoupled.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
+            `SparseOptimizer`.
 
-    Source: `keras.optimizers.AdamW`; Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    Raises:
+        ValueError: if beta_1, beta_2 or epsilon is out of its range.
+
+    Source: `keras.optimizers.Adam`; Kingma and Ba, "Adam", ICLR 2015; Reddi, Kale and Kumar, "On the convergence of
+    Adam and beyond", ICLR 2018 (amsgrad). The lazy form is that of PyTorch's SparseAdam.
     """
+
+
+class AdamWRule(AdamRule):
+    """The rule of `AdamW`."""
 
     def __init__(
         self,
@@ -123,3 +118,17 @@ class AdamW(Adam):
         if weight_decay is None:
             raise ValueError("weight_decay of AdamW must be a float, got None; Adam goes without")
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class AdamW(AdamWRule, Adam):
+    """`Adam` with weight decay by default: `keras.optimizers.AdamW`, of whose rows only those of the batch decay.
+
+    >>> model.compile(tse.optimizers.AdamW(0.001, weight_decay=0.01), "binary_crossentropy")
+
+    Args:
+        learning_rate, beta_1, beta_2, epsilon, amsgrad, **kwargs: as for `Adam`.
+        weight_decay: float, default 0.004.
+
+    Source: `keras.optimizers.AdamW`; Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """

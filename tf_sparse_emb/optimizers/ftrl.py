@@ -4,40 +4,12 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_not_negative, check_not_positive
+from tf_sparse_emb.optimizers.rule import Rule
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 
 
-@keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class Ftrl(SparseOptimizer):
-    """FTRL-proximal, which sets weights to zero: for wide linear models.
-
-    With p = -learning_rate_power, l1, l2 the regularization strengths and s the l2 shrinkage:
-
-        a' = a + g^2
-        z += g + 2 s w - (a'^p - a^p) / lr w
-        w = (clip(z, -l1, l1) - z) / (a'^p / lr + 2 l2 + beta / lr),  0 / 0 = 0
-        a = a'
-
-    State: 8 D bytes a row. Only rows that the batch names change. Weight decay multiplies w by 1 - lr wd first, as in
-    Keras.
-
-    >>> model.compile(tse.optimizers.Ftrl(0.05, l1_regularization_strength=0.001), "binary_crossentropy")
-
-    Args:
-        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
-        learning_rate_power: float <= 0, default -0.5.
-        initial_accumulator_value: float >= 0, a at the start, default 0.1.
-        l1_regularization_strength, l2_regularization_strength, l2_shrinkage_regularization_strength, beta: float >= 0,
-            default 0.
-        weight_decay: float or None (default): wd.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
-            `SparseOptimizer`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Source: `keras.optimizers.Ftrl`; McMahan et al., "Ad click prediction: a view from the trenches", KDD 2013.
-    """
+class FtrlRule(Rule):
+    """The rule of `Ftrl`."""
 
     rule = "ftrl"
 
@@ -103,3 +75,36 @@ class Ftrl(SparseOptimizer):
             **self._hypers(),
             "initial_accumulator_value": self.initial_accumulator_value,
         }
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class Ftrl(FtrlRule, SparseOptimizer):
+    """FTRL-proximal, which sets weights to zero: for wide linear models.
+
+    With p = -learning_rate_power, l1, l2 the regularization strengths and s the l2 shrinkage:
+
+        a' = a + g^2
+        z += g + 2 s w - (a'^p - a^p) / lr w
+        w = (clip(z, -l1, l1) - z) / (a'^p / lr + 2 l2 + beta / lr),  0 / 0 = 0
+        a = a'
+
+    State: 8 D bytes a row. Only rows that the batch names change. Weight decay multiplies w by 1 - lr wd first, as in
+    Keras.
+
+    >>> model.compile(tse.optimizers.Ftrl(0.05, l1_regularization_strength=0.001), "binary_crossentropy")
+
+    Args:
+        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
+        learning_rate_power: float <= 0, default -0.5.
+        initial_accumulator_value: float >= 0, a at the start, default 0.1.
+        l1_regularization_strength, l2_regularization_strength, l2_shrinkage_regularization_strength, beta: float >= 0,
+            default 0.
+        weight_decay: float or None (default): wd.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
+            `SparseOptimizer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Source: `keras.optimizers.Ftrl`; McMahan et al., "Ad click prediction: a view from the trenches", KDD 2013.
+    """

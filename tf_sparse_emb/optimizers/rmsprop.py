@@ -4,39 +4,13 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_beta, check_positive
+from tf_sparse_emb.optimizers.rule import Rule
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 from tf_sparse_emb.table_arguments import check_flag
 
 
-@keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class RMSprop(SparseOptimizer):
-    """RMSprop on tables, sparse and dense variables.
-
-        v = rho v + (1 - rho) g^2
-        centered: a = rho a + (1 - rho) g;  q = v - a^2, otherwise q = v
-        i = lr g / sqrt(q + eps)
-        with momentum mu > 0: u = mu u + i;  w -= u, otherwise w -= i;  and w -= lr wd w
-
-    State: 4 D bytes a row, 4 D more centered, and 4 D more with momentum. Only rows that the batch names change, and
-    only their averages decay.
-
-    >>> model.compile(tse.optimizers.RMSprop(0.001), "binary_crossentropy")
-
-    Args:
-        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
-        rho: float in [0, 1), default 0.9.
-        momentum: float in [0, 1), default 0.
-        epsilon: float > 0, default 1e-7.
-        centered: bool, default False.
-        weight_decay: float or None (default): wd, decoupled.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
-            `SparseOptimizer`.
-
-    Raises:
-        ValueError: if rho, momentum or epsilon is out of its range.
-
-    Source: `keras.optimizers.RMSprop`; Hinton, "Neural networks for machine learning", lecture 6e, 2012.
-    """
+class RMSpropRule(Rule):
+    """The rule of `RMSprop`."""
 
     def __init__(
         self,
@@ -94,3 +68,34 @@ class RMSprop(SparseOptimizer):
             "epsilon": self.epsilon,
             "centered": self.centered,
         }
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class RMSprop(RMSpropRule, SparseOptimizer):
+    """RMSprop on tables, sparse and dense variables.
+
+        v = rho v + (1 - rho) g^2
+        centered: a = rho a + (1 - rho) g;  q = v - a^2, otherwise q = v
+        i = lr g / sqrt(q + eps)
+        with momentum mu > 0: u = mu u + i;  w -= u, otherwise w -= i;  and w -= lr wd w
+
+    State: 4 D bytes a row, 4 D more centered, and 4 D more with momentum. Only rows that the batch names change, and
+    only their averages decay.
+
+    >>> model.compile(tse.optimizers.RMSprop(0.001), "binary_crossentropy")
+
+    Args:
+        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
+        rho: float in [0, 1), default 0.9.
+        momentum: float in [0, 1), default 0.
+        epsilon: float > 0, default 1e-7.
+        centered: bool, default False.
+        weight_decay: float or None (default): wd, decoupled.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `check_finite`, `name`: see
+            `SparseOptimizer`.
+
+    Raises:
+        ValueError: if rho, momentum or epsilon is out of its range.
+
+    Source: `keras.optimizers.RMSprop`; Hinton, "Neural networks for machine learning", lecture 6e, 2012.
+    """

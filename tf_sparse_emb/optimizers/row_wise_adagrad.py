@@ -5,40 +5,12 @@ import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_not_negative, check_positive
 from tf_sparse_emb.optimizers.gradients import mean_square_of_rows, per_row
+from tf_sparse_emb.optimizers.rule import Rule
 from tf_sparse_emb.optimizers.sparse_optimizer import SparseOptimizer
 
 
-@keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class RowWiseAdagrad(SparseOptimizer):
-    """Adagrad with one accumulator a row.
-
-    On tables, and on plain variables that match `row_wise_variables`:
-
-        a += mean_d(g^2)
-        w -= lr g / (sqrt(a) + eps) + lr wd w
-
-    State: 4 bytes a row. Rows that no key of the batch names do not change. Other variables (the dense part of the
-    model) get the element-wise formula of `keras.optimizers.Adagrad`:
-
-        a += g^2
-        w -= lr g / sqrt(a + eps) + lr wd w
-
-    >>> model.compile(tse.optimizers.RowWiseAdagrad(0.05), "binary_crossentropy")
-
-    Args:
-        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
-        initial_accumulator_value: float >= 0, a at the start, default 0.
-        epsilon: float > 0, default 1e-8.
-        weight_decay: float or None (default): wd, decoupled.
-        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `row_wise_variables`, `check_finite`,
-            `name`: see `SparseOptimizer`.
-
-    Raises:
-        ValueError: if initial_accumulator_value is negative or epsilon is not positive.
-
-    Source: FBGEMM's EXACT_ROWWISE_ADAGRAD (Meta), whose a is that after the step; Duchi, Hazan and Singer, "Adaptive
-    subgradient methods", JMLR 2011.
-    """
+class RowWiseAdagradRule(Rule):
+    """The rule of `RowWiseAdagrad`."""
 
     rule = "row_wise_adagrad"
 
@@ -72,3 +44,36 @@ class RowWiseAdagrad(SparseOptimizer):
             "initial_accumulator_value": self.initial_accumulator_value,
             "epsilon": self.epsilon,
         }
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class RowWiseAdagrad(RowWiseAdagradRule, SparseOptimizer):
+    """Adagrad with one accumulator a row.
+
+    On tables, and on plain variables that match `row_wise_variables`:
+
+        a += mean_d(g^2)
+        w -= lr g / (sqrt(a) + eps) + lr wd w
+
+    State: 4 bytes a row. Rows that no key of the batch names do not change. Other variables (the dense part of the
+    model) get the element-wise formula of `keras.optimizers.Adagrad`:
+
+        a += g^2
+        w -= lr g / sqrt(a + eps) + lr wd w
+
+    >>> model.compile(tse.optimizers.RowWiseAdagrad(0.05), "binary_crossentropy")
+
+    Args:
+        learning_rate: float, `LearningRateSchedule` or callable, default 0.001.
+        initial_accumulator_value: float >= 0, a at the start, default 0.
+        epsilon: float > 0, default 1e-8.
+        weight_decay: float or None (default): wd, decoupled.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `loss_scale_factor`, `row_wise_variables`, `check_finite`,
+            `name`: see `SparseOptimizer`.
+
+    Raises:
+        ValueError: if initial_accumulator_value is negative or epsilon is not positive.
+
+    Source: FBGEMM's EXACT_ROWWISE_ADAGRAD (Meta), whose a is that after the step; Duchi, Hazan and Singer, "Adaptive
+    subgradient methods", JMLR 2011.
+    """

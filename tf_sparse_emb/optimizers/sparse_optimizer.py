@@ -1,27 +1,21 @@
 """What the optimizers share: one step over tables, sparse and dense gradients."""
 
-import re
-
 import keras
 import tensorflow as tf
 
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
-from tf_sparse_emb.ops.embedding_update import update_tables
 from tf_sparse_emb.optimizers.bound import NOT_SAVED, Bound, StateInTables
 from tf_sparse_emb.optimizers.checks import check_no_loss_scale, check_not_negative, check_positive
 from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscale
-from tf_sparse_emb.optimizers.gradients import gather, path_of, scatter_update, sum_repeats
+from tf_sparse_emb.optimizers.gradients import path_of, sum_repeats
 from tf_sparse_emb.optimizers.overrides import Overrides
-from tf_sparse_emb.optimizers.table_group import TableGroup, TableSlot, constrain
+from tf_sparse_emb.optimizers.rule import ROW_WISE_VARIABLES, Rule, check_pattern
+from tf_sparse_emb.optimizers.table_group import TableGroup
 from tf_sparse_emb.table_arguments import check_flag
-from tf_sparse_emb.update_rules import get_rule
 from tf_sparse_emb.variable import EmbeddingVariable
 
-# A variable named `embeddings`, as Keras' own Embedding names its weights.
-ROW_WISE_VARIABLES = r"(^|/)embeddings$"
 
-
-class SparseOptimizer(keras.optimizers.Optimizer):
+class SparseOptimizer(Rule, keras.optimizers.Optimizer):
     """Base of the optimizers: Keras optimizers which update embedding tables in place.
 
     One `apply_gradients` takes three kinds of variables:
@@ -85,8 +79,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         ValueError: if an argument is out of its range.
     """
 
-    rule = None
-
     def __init__(
         self,
         learning_rate,
@@ -99,12 +91,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         name=None,
         **kwargs,
     ):
-        try:
-            re.compile(row_wise_variables)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                f"row_wise_variables must be a regular expression, got {row_wise_variables!r}: {error}"
-            ) from None
+        check_pattern("row_wise_variables", row_wise_variables)
         check_flag("check_finite", check_finite)
         check_not_negative("weight_decay", weight_decay, or_none=True)
         for argument in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
@@ -182,9 +169,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 others.setdefault(id(owner), (owner, []))[1].append(variable)
                 self._bound.owners[self._var_key(variable)] = owner
         return own, list(others.values())
-
-    def _is_row_wise(self, variable):
-        return len(variable.shape) >= 2 and re.search(self.row_wise_variables, path_of(variable)) is not None
 
     def _add_slots(self, variable):
         key = self._var_key(variable)
@@ -334,55 +318,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         if isinstance(var, TableGroup) or self._var_key(var) in self._bound.tables:
             group = var if isinstance(var, TableGroup) else TableGroup([var], None)
-            update = update_tables(
-                group.tables,
-                indices,
-                group.table_splits,
-                grad,
-                self.rule,
-                step=self.iterations + 1,
-                bindings=[self._bound.bindings[self._var_key(table)] for table in group.tables],
-                keys_differ=True,
-                check_finite=False,
-                learning_rate=self._rate(),
-                weight_decay=self._decay(group.tables[0]),
-                **self._hypers(),
-            )
-            with tf.control_dependencies([] if update is None else [update]):
-                for table, keys in zip(group.tables, group.split(indices), strict=True):
-                    constrain(table, keys)
-            return update
-        # ResourceGather and ResourceScatterUpdate touch the rows named and nothing else.
-        slots = self._bound.slots[self._var_key(var)]
-        rows = gather(var, indices)
-        slot_rows = {name: gather(slot.value, indices) for name, slot in slots.items()}
-        rows, slot_rows = self._apply_rule(var, rows, tf.cast(grad, var.dtype), slot_rows)
-        for name, slot in slots.items():
-            scatter_update(slot.value, indices, slot_rows[name])
-        return scatter_update(var, indices, rows)
+            bindings = [self._bound.bindings[self._var_key(table)] for table in group.tables]
+            decay = self._decay(group.tables[0])
+            return self._update_tables(group, indices, grad, bindings, self._rate(), decay)
+        return self._update_rows(var, indices, grad, *self._plain_state(var))
 
     def _resource_apply_dense(self, grad, var):
         """Applies the rule to the whole variable."""
-        slots = self._bound.slots[self._var_key(var)]
-        values = {name: tf.convert_to_tensor(slot.value) for name, slot in slots.items()}
-        new_value, values = self._apply_rule(var, tf.convert_to_tensor(var), tf.cast(grad, var.dtype), values)
-        for name, slot in slots.items():
-            self.assign(slot, values[name])
-        self.assign(var, new_value)
+        return self._update_whole(var, grad, *self._plain_state(var))
 
-    def _apply_rule(self, variable, rows, grads, slots):
-        """Returns the new rows [U, ...] and slots of a plain variable."""
-        dtype = rows.dtype
-        if dtype.size < 4:  # half types cannot hold epsilon
-            rows, grads = tf.cast(rows, tf.float32), tf.cast(grads, tf.float32)
-            slots = {name: tf.cast(slot, tf.float32) for name, slot in slots.items()}
-        row_wise = self._var_key(variable) in self._bound.row_wise
-        learning_rate = tf.cast(self._rate(), rows.dtype)
-        decay = self._decay(variable)
-        if decay:
-            rows = rows * (1.0 - learning_rate * tf.cast(decay, rows.dtype))
-        rows, slots = self._step(rows, grads, slots, learning_rate, row_wise)
-        return tf.cast(rows, dtype), {name: tf.cast(slot, dtype) for name, slot in slots.items()}
+    def _plain_state(self, var):
+        """The slots, learning rate, weight decay and row-wiseness of a plain variable."""
+        key = self._var_key(var)
+        slots = {name: slot.value for name, slot in self._bound.slots[key].items()}
+        return slots, self._rate(), self._decay(var), key in self._bound.row_wise
 
     def _rate(self):
         return self.learning_rate if self._bound.learning_rate is None else self._bound.learning_rate
@@ -394,22 +343,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         targets = [None] * len(grads) if targets is None else targets
         return clip(grads, targets, self.clipnorm, self.clipvalue, self.global_clipnorm)
 
-    def _hypers(self):
-        """The rule's hyper-parameters for tables, but for the learning rate and the weight decay."""
-        return {}
-
-    def _initial_values(self):
-        """The arguments of `EmbeddingVariable.bind`."""
-        return {}
-
-    def _slot_initials(self, row_wise):
-        """Returns {slot name: (one value a row instead of one an element, initial value)} for plain variables."""
-        return {}
-
-    def _step(self, rows, grads, slots, learning_rate, row_wise):
-        """The rule on a plain variable, after weight decay: returns the new rows and slots."""
-        raise NotImplementedError
-
     def __dir__(self):
         """All names but `get_slot_names`.
 
@@ -417,10 +350,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         its own, and could not be saved.
         """
         return [name for name in super().__dir__() if name != "get_slot_names"]
-
-    def get_slot_names(self):
-        """Returns the names of the slots, the state that the rule keeps for each variable."""
-        return list(self._slot_initials(False))
 
     def get_slot(self, var, name):
         """Returns a slot of a variable: a variable, or for a table a `TableSlot`, whose `lookup(keys)` reads rows.
@@ -439,7 +368,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if name not in self.get_slot_names():
             raise ValueError(f"name must be one of {', '.join(self.get_slot_names()) or 'none'}, got {name!r}")
         if key in self._bound.tables:
-            return TableSlot(var, name, *get_rule(self.rule).slot_range(name, var.dim))
+            return self._table_slot(var, name)
         if key not in self._bound.slots:
             raise ValueError(f"{type(self).__name__} was not built for variable '{path_of(var)}'")
         return self._bound.slots[key][name]
