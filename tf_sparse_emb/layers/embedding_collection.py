@@ -12,50 +12,8 @@ from tf_sparse_emb.ops.keys import as_keys
 from tf_sparse_emb.table_arguments import check_flag
 
 
-@keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class EmbeddingCollection(TableLayer):
-    """Embeds many features at once: a dict of keys becomes a dict of embeddings, or one tensor.
-
-    Features on one table are deduplicated together and looked up once, and tables of one width share each op: the
-    number of TensorFlow ops in a step hardly grows with the number of features.
-
-    >>> layer = tse.EmbeddingCollection(
-    ...     [tse.TableConfig("item", None, 8), tse.TableConfig("country", 200, 4)],
-    ...     [
-    ...         tse.FeatureConfig("item", "item"),
-    ...         tse.FeatureConfig("clicked_items", "item", combiner="mean", max_length=50),
-    ...         tse.FeatureConfig("country", "country"),
-    ...     ],
-    ...     concat=True,
-    ... )
-    >>> clicked = tf.ragged.constant([[7, 2**40], []], dtype=tf.int64)
-    >>> layer({"item": np.array([1, 2]), "clicked_items": clicked, "country": np.array([3, 4])}).shape
-    TensorShape([2, 20])
-
-    Args:
-        tables: list of `tse.TableConfig`, of different names.
-        features: list of `tse.FeatureConfig`, of different names.
-        concat: bool, default False. Return one tensor [batch, sum of D], the features side by side in the order given.
-        missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
-        **kwargs: `name`, `dtype` and `trainable`, as for every layer.
-
-    Call arguments:
-        inputs: dict of feature name -> keys, int32, int64 or string: [batch], [batch, keys], `tf.RaggedTensor` or, with
-            a combiner, `tf.SparseTensor`. Names that are no features are passed over.
-        weights: None or dict of feature name -> weights of the keys, as for `tse.Embedding`.
-        labels: None or numbers [batch], which tables with counts "clicked" add to the counts of all keys.
-        training: bool or None. As for `tse.Embedding`, with training=True new keys get rows.
-
-    Output: dict of feature name -> [batch, D], or what `tse.FeatureConfig` says for combiner None.
-
-    Attributes:
-        tables: dict of table name -> `tse.EmbeddingVariable`, once the layer is built.
-
-    Raises:
-        ValueError: if names repeat, a feature's table is unknown, a feature has no keys in a call, or concat meets a
-            feature that is not [batch, D].
-        TypeError, tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError: as `tse.Embedding`.
-    """
+class EmbeddingCollectionParts:
+    """What `tse.EmbeddingCollection` does, to be inherited beside a layer with `TableLayerParts`."""
 
     def __init__(self, tables, features, concat=False, missing="initial", **kwargs):
         super().__init__(**kwargs)
@@ -80,8 +38,7 @@ class EmbeddingCollection(TableLayer):
         if self.built:
             return
         self.tables = {config.name: config.make_variable() for config in self.table_configs}
-        for table in self.tables.values():
-            table.trainable = self.trainable
+        self._adopt(self.tables.values())
         self.built = True
 
     def call(self, inputs, weights=None, labels=None, training=None):
@@ -259,3 +216,49 @@ def _pad(values, feature):
     if values.shape[1] != feature.max_length:
         values = tf.pad(values, [[0, 0], [0, feature.max_length - tf.shape(values)[1]], [0, 0]])
     return tf.ensure_shape(values, shape)
+
+
+@keras.saving.register_keras_serializable(package="tf_sparse_emb")
+class EmbeddingCollection(EmbeddingCollectionParts, TableLayer):
+    """Embeds many features at once: a dict of keys becomes a dict of embeddings, or one tensor.
+
+    Features on one table are deduplicated together and looked up once, and tables of one width share each op: the
+    number of TensorFlow ops in a step hardly grows with the number of features.
+
+    >>> layer = tse.EmbeddingCollection(
+    ...     [tse.TableConfig("item", None, 8), tse.TableConfig("country", 200, 4)],
+    ...     [
+    ...         tse.FeatureConfig("item", "item"),
+    ...         tse.FeatureConfig("clicked_items", "item", combiner="mean", max_length=50),
+    ...         tse.FeatureConfig("country", "country"),
+    ...     ],
+    ...     concat=True,
+    ... )
+    >>> clicked = tf.ragged.constant([[7, 2**40], []], dtype=tf.int64)
+    >>> layer({"item": np.array([1, 2]), "clicked_items": clicked, "country": np.array([3, 4])}).shape
+    TensorShape([2, 20])
+
+    Args:
+        tables: list of `tse.TableConfig`, of different names.
+        features: list of `tse.FeatureConfig`, of different names.
+        concat: bool, default False. Return one tensor [batch, sum of D], the features side by side in the order given.
+        missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
+        **kwargs: `name`, `dtype` and `trainable`, as for every layer.
+
+    Call arguments:
+        inputs: dict of feature name -> keys, int32, int64 or string: [batch], [batch, keys], `tf.RaggedTensor` or, with
+            a combiner, `tf.SparseTensor`. Names that are no features are passed over.
+        weights: None or dict of feature name -> weights of the keys, as for `tse.Embedding`.
+        labels: None or numbers [batch], which tables with counts "clicked" add to the counts of all keys.
+        training: bool or None. As for `tse.Embedding`, with training=True new keys get rows.
+
+    Output: dict of feature name -> [batch, D], or what `tse.FeatureConfig` says for combiner None.
+
+    Attributes:
+        tables: dict of table name -> `tse.EmbeddingVariable`, once the layer is built.
+
+    Raises:
+        ValueError: if names repeat, a feature's table is unknown, a feature has no keys in a call, or concat meets a
+            feature that is not [batch, D].
+        TypeError, tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError: as `tse.Embedding`.
+    """

@@ -30,51 +30,21 @@ def _readable(num_bytes):
     return f"{num_bytes:.1f} GB"
 
 
-class TableLayer(keras.layers.Layer):
-    """Base of the layers that look keys up in `EmbeddingVariable`s."""
+class TableLayerParts:
+    """What layers with tables have, to be inherited beside a layer of Keras, or of tf_keras.
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        # The ops have no XLA kernels; Keras' jit_compile falls back and says so.
-        self.supports_jit = False
-        # Weights and labels of a call keep their bits under a mixed policy; the output is cast.
-        self.autocast = False
-        self._was_called = False
+    That gives `_output_dtype`, `_tables` and `_adopt`, which makes new tables weights of the layer.
+    """
+
+    def _check_output_dtype(self):
         if not tf.as_dtype(self._output_dtype).is_floating:
             raise ValueError(f"dtype must be a float dtype or a policy of one, got {self._output_dtype!r}")
-
-    def __call__(self, *args, **kwargs):
-        """Calls the layer, as every Keras layer."""
-        self._was_called = True
-        return super().__call__(*args, **kwargs)
-
-    @property
-    def compute_dtype(self):
-        """The dtype of the output; until the layer is first called, of its input.
-
-        Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys
-        of that dtype: floats would lose their bits before they arrive.
-        """
-        return self._output_dtype if self._was_called else "int64"
-
-    @property
-    def input_dtype(self):
-        """What Keras makes of floats among a call's arguments."""
-        return self._output_dtype
-
-    @property
-    def _output_dtype(self):
-        return super().compute_dtype
 
     def _insert(self, training):
         """Whether a call inserts keys."""
         if training is not None and not isinstance(training, (bool, int, np.bool_)):
             raise TypeError(f"training must be a bool or None, got {type(training).__name__}")
         return bool(training) and self.trainable
-
-    @property
-    def _tables(self):
-        return [variable for variable in self.variables if isinstance(variable, EmbeddingVariable)]
 
     def count_params(self):
         """Returns the number of elements of the embeddings that the tables hold now, rows x D."""
@@ -108,3 +78,48 @@ class TableLayer(keras.layers.Layer):
         """Raises: saving tables in Keras' files is not supported yet."""
         for table in self._tables:
             table._refuse_saving()
+
+
+class TableLayer(TableLayerParts, keras.layers.Layer):
+    """Base of the layers that look keys up in `EmbeddingVariable`s."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # The ops have no XLA kernels; Keras' jit_compile falls back and says so.
+        self.supports_jit = False
+        # Weights and labels of a call keep their bits under a mixed policy; the output is cast.
+        self.autocast = False
+        self._was_called = False
+        self._check_output_dtype()
+
+    def __call__(self, *args, **kwargs):
+        """Calls the layer, as every Keras layer."""
+        self._was_called = True
+        return super().__call__(*args, **kwargs)
+
+    @property
+    def compute_dtype(self):
+        """The dtype of the output; until the layer is first called, of its input.
+
+        Keras' Sequential asks the first layer for it when it builds a model without `keras.Input`, and makes the keys
+        of that dtype: floats would lose their bits before they arrive.
+        """
+        return self._output_dtype if self._was_called else "int64"
+
+    @property
+    def input_dtype(self):
+        """What Keras makes of floats among a call's arguments."""
+        return self._output_dtype
+
+    @property
+    def _output_dtype(self):
+        return super().compute_dtype
+
+    @property
+    def _tables(self):
+        return [variable for variable in self.variables if isinstance(variable, EmbeddingVariable)]
+
+    def _adopt(self, tables):
+        # After they became attributes: Keras files a variable under trainable or not for good when it is assigned.
+        for table in tables:
+            table.trainable = self.trainable
