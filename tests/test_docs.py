@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import tf_sparse_emb as tse
 
@@ -17,7 +18,9 @@ README = ROOT / "README.md"
 
 
 def _public():
-    modules = {"tse": tse, "tse.ops": tse.ops, "tse.optimizers": tse.optimizers, "tse.initializers": tse.initializers}
+    modules = {"tse": tse} | {
+        f"tse.{name}": getattr(tse, name) for name in ("initializers", "legacy", "ops", "optimizers")
+    }
     for prefix, module in modules.items():
         for name in module.__all__:
             member = getattr(module, name)
@@ -25,8 +28,9 @@ def _public():
                 yield f"{prefix}.{name}", member
 
 
-def _model():
-    return keras.Sequential([keras.Input([2], dtype="int64"), tse.Embedding(None, 4), keras.layers.Dense(1)])
+def _model(name):
+    keras_of, ours = (tf_keras, tse.legacy) if name.startswith("tse.legacy.") else (keras, tse)
+    return keras_of.Sequential([keras_of.Input([2], dtype="int64"), ours.Embedding(None, 4), keras_of.layers.Dense(1)])
 
 
 def test_the_quick_start_runs_and_has_at_most_15_lines():
@@ -49,7 +53,7 @@ def test_the_code_after_each_migration_runs(package, code):
 def test_the_example_of_each_public_name_runs(name, member):
     examples = doctest.DocTestParser().get_examples(inspect.getdoc(member))
     assert examples or name == "tse.ops.KeyDedup", "no example"
-    names = {"tse": tse, "keras": keras, "np": np, "tf": tf, "model": _model()}
+    names = {"tse": tse, "keras": keras, "np": np, "tf": tf, "model": _model(name)}
     for example in examples:
         exec(compile(example.source, name, "single"), names)
 

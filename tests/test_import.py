@@ -199,7 +199,7 @@ except ImportError as error:
     _assert_prints(script, "True True True")
 
 
-MODULES = {"tse": tse, "tse.ops": tse.ops, "tse.optimizers": tse.optimizers, "tse.initializers": tse.initializers}
+MODULES = {"tse": tse} | {f"tse.{name}": getattr(tse, name) for name in ("initializers", "legacy", "ops", "optimizers")}
 EXPECTED = {
     "tse": {"Embedding", "EmbeddingVariable", "initializers", "ops", "optimizers"},
     "tse.ops": {
@@ -211,6 +211,7 @@ EXPECTED = {
     },
     "tse.optimizers": {"SGD", "RowWiseAdagrad", "RowWiseAdam"},
     "tse.initializers": {"UniformUnitScaling"},
+    "tse.legacy": {"Embedding", "EmbeddingCollection", "SGD", "RowWiseAdagrad", "RowWiseAdam"},
 }
 
 

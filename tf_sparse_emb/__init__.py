@@ -3,8 +3,11 @@
     import tf_sparse_emb as tse
 
 `tse.Embedding` is the layer, `tse.EmbeddingVariable` its table, `tse.optimizers` update it, `tse.ops` are the five ops
-underneath. Importing loads the op library and changes nothing in TensorFlow or Keras.
+underneath; `tse.legacy` has layers and optimizers for tf_keras. Importing loads the op library and changes nothing in
+TensorFlow or Keras.
 """
+
+import importlib
 
 import keras
 
@@ -25,6 +28,14 @@ from tf_sparse_emb.snapshot import TableSnapshot  # noqa: E402
 from tf_sparse_emb.variable import EmbeddingVariable  # noqa: E402
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    """Imports `tse.legacy` when it is first asked for, because it needs tf_keras."""
+    if name == "legacy":
+        return importlib.import_module("tf_sparse_emb.legacy")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Embedding",

@@ -23,6 +23,13 @@ def _check_name(name):
         raise ValueError(f"name must be a str without '/', and not empty, got {name!r}")
 
 
+def _of_keras(module, value):
+    """`module.get(value)`; an object of tf_keras becomes its namesake of Keras 3, which tables know."""
+    if type(value).__module__.split(".")[0] == "tf_keras":
+        value = getattr(module, type(value).__name__).from_config(value.get_config())
+    return module.get(value)
+
+
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
 class TableConfig:
     """The arguments of an embedding table, for `tse.EmbeddingCollection`; they are those of `tse.Embedding`.
@@ -74,9 +81,9 @@ class TableConfig:
         self.name = name
         self.input_dim = input_dim
         self.output_dim = output_dim
-        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-        self.embeddings_regularizer = keras.regularizers.get(embeddings_regularizer)
-        self.embeddings_constraint = keras.constraints.get(embeddings_constraint)
+        self.embeddings_initializer = _of_keras(keras.initializers, embeddings_initializer)
+        self.embeddings_regularizer = _of_keras(keras.regularizers, embeddings_regularizer)
+        self.embeddings_constraint = _of_keras(keras.constraints, embeddings_constraint)
         self.padding_idx = padding_idx
         self.max_norm = max_norm
         self.norm_type = norm_type

@@ -29,7 +29,7 @@ class TableGroup:
         return [tf.IndexedSlices(values, keys, gradient.dense_shape) for values, keys in parts]
 
 
-class TableSlot:
+class TableSlot(tf.train.experimental.PythonState):
     """A slot of an optimizer for a table: it lives in the table's rows, and is read by key.
 
     Attributes:
@@ -46,6 +46,15 @@ class TableSlot:
         keys = as_keys(keys)
         rows = self._table.read_rows(tf.reshape(keys, [-1]), with_state=True)[:, self._columns]
         return tf.reshape(rows, tf.concat([tf.shape(keys), [self.width]], 0))
+
+    # An optimizer of tf_keras lends its slots to a tf.train.Checkpoint, which takes objects of this kind.
+
+    def serialize(self):
+        """Returns nothing: the slot is saved with the table's rows."""
+        return ""
+
+    def deserialize(self, string_value):
+        """Does nothing: the slot is restored with the table's rows."""
 
     def export(self):
         """Returns all keys, int64 [V], and their slots, float32 [V, width]."""
