@@ -7,7 +7,7 @@ import tf_keras
 from tf_sparse_emb.legacy.table_weight import TableWeight
 from tf_sparse_emb.optimizers.bound import StateInTables
 from tf_sparse_emb.optimizers.checks import check_not_negative
-from tf_sparse_emb.optimizers.gradient_limits import finite_checks
+from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks
 from tf_sparse_emb.optimizers.gradients import map_values, path_of, sum_repeats
 from tf_sparse_emb.optimizers.rule import ROW_WISE_VARIABLES, Rule, check_pattern
 from tf_sparse_emb.optimizers.table_group import TableGroup
@@ -148,22 +148,30 @@ class SparseOptimizer(Rule, tf_keras.optimizers.legacy.Optimizer):
                 raise TypeError(
                     f"the gradient of embedding table '{path}' must be tf.IndexedSlices, got a dense tensor"
                 )
-        summed = [(sum_repeats(grad), var) for grad, var in grads_and_vars]
-        checks = self._checks_of(summed)
-        clipped = super()._transform_gradients(summed)
-        if clipped is not summed:  # a norm can overflow
-            if self.gradient_transformers:
-                clipped = [(sum_repeats(grad), var) for grad, var in clipped]
-            checks += self._checks_of(clipped)
-        with tf.control_dependencies(checks):
-            return [(map_values(tf.identity, grad), var) for grad, var in clipped]
-
-    def _checks_of(self, grads_and_vars):
         grads, variables = zip(*grads_and_vars, strict=True)
-        tables = [self._tables.get(_key(var)) for var in variables]
-        targets = [
-            var if table is None else TableGroup([table], None) for var, table in zip(variables, tables, strict=True)
-        ]
+        grads = [sum_repeats(grad) for grad in grads]
+        targets = [self._target(var) for var in variables]
+        checks = self._checks(grads, targets)
+        clipped = grads
+        # In the order of tf_keras, by our own sums: those of TensorFlow depend on the number of threads.
+        for clips in ((None, self.clipvalue, None), (self.clipnorm, None, None), (None, None, self.global_clipnorm)):
+            clipnorm, clipvalue, global_clipnorm = clips
+            clipped = clip(clipped, targets, clipnorm, clipvalue, global_clipnorm)
+        grads_and_vars = list(zip(clipped, variables, strict=True))
+        for transform in self.gradient_transformers or []:
+            grads_and_vars = [(sum_repeats(grad), var) for grad, var in transform(grads_and_vars)]
+        if clipped is not grads or self.gradient_transformers:  # a norm can overflow
+            grads, variables = zip(*grads_and_vars, strict=True)
+            checks += self._checks(grads, [self._target(var) for var in variables])
+        with tf.control_dependencies(checks):
+            return [(map_values(tf.identity, grad), var) for grad, var in grads_and_vars]
+
+    def _target(self, var):
+        """What the gradient of a variable is of: a `TableGroup` or the variable."""
+        table = self._tables.get(_key(var))
+        return var if table is None else TableGroup([table], None)
+
+    def _checks(self, grads, targets):
         return finite_checks(grads, targets) if self.check_finite else []
 
     def _resource_apply_sparse_duplicate_indices(self, grad, var, indices, apply_state=None):
