@@ -69,7 +69,7 @@ def look_up(laid, *, insert=False, missing="initial", add_loss=None, after=()):
         bags.keys, bags.feature_splits, [feature.table for feature in features]
     )
     with tf.control_dependencies(list(after)):
-        rows = lookup_tables(variables, unique_keys, table_splits, insert=insert, missing=missing)
+        rows = lookup_tables(variables, unique_keys, table_splits, insert=insert, missing=missing, keys_differ=True)
     rows = _mask_padding(rows, unique_keys, table_splits, tables, features)
     if add_loss is not None and any(table.regularizer for table in tables):
         for table, table_rows in zip(tables, split_by_table(rows, table_splits, len(tables)), strict=True):

@@ -19,6 +19,7 @@ REGISTER_OP("SparseEmb>EmbeddingLookup")
     .Attr("num_splits: int >= 0 = 0")
     .Attr("insert: bool = false")
     .Attr("missing: {'initial', 'zeros'} = 'initial'")
+    .Attr("keys_differ: bool = false")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       int num_tables, num_splits;
@@ -63,6 +64,8 @@ anchors: float32 [0, D] each, the values of the tables' variables: they hold no 
 rows: float32 [N, D], the embeddings without the optimizer's state.
 insert: insert missing keys.
 missing: what a missing key reads as when it is not inserted: its initial row, or zeros.
+keys_differ: the caller's word that no key of a table comes twice, which spares the optimizer the
+  look. It changes nothing here.
 )doc");
 
 }  // namespace sparse_emb

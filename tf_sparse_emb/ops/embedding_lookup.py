@@ -11,6 +11,30 @@ from tf_sparse_emb.ops.keys import as_keys
 MAX_KEYS = 2**62
 
 
+class DistinctSlices(tf.IndexedSlices):
+    """The gradient of one table from one lookup of keys that differ: nothing in it needs to be summed.
+
+    TensorFlow makes plain `IndexedSlices` of several of them, and wherever one leaves its graph.
+
+    Attributes:
+        whole: (keys [U], table_splits [T + 1] or None, grads [U, D]) of all tables of the lookup.
+        table: int, which of its tables this is.
+    """
+
+    def __init__(self, slices, whole, table):
+        super().__init__(slices.values, slices.indices, slices.dense_shape)
+        self.whole, self.table = whole, table
+
+
+def whole_lookup(slices):
+    """Returns `whole` if these gradients are those of all tables of one lookup, in their order; else None."""
+    if not all(isinstance(part, DistinctSlices) and part.whole is slices[0].whole for part in slices):
+        return None
+    splits = slices[0].whole[1]
+    num_tables = 1 if splits is None else splits.shape[0] - 1
+    return slices[0].whole if [part.table for part in slices] == list(range(num_tables)) else None
+
+
 def check_table(table):
     """Raises a TypeError unless `table` is an embedding table's variable."""
     if not hasattr(table, "table_handle"):
@@ -59,8 +83,11 @@ def embedding_lookup(table, keys, *, insert=False, missing="initial"):
     return tf.ensure_shape(tf.reshape(rows, tf.concat([tf.shape(keys), [table.dim]], 0)), keys.shape + [table.dim])
 
 
-def lookup_tables(tables, keys, table_splits, *, insert, missing):
-    """The rows [N, D] of keys int64 [N] of tables of one width; table_splits [T + 1] says whose keys stand where."""
+def lookup_tables(tables, keys, table_splits, *, insert, missing, keys_differ=False):
+    """The rows [N, D] of keys int64 [N] of tables of one width; table_splits [T + 1] says whose keys stand where.
+
+    `keys_differ` is the caller's word that no key of a table comes twice: gradients are `DistinctSlices` then.
+    """
     return library.sparse_emb_embedding_lookup(
         tables=[table.table_handle for table in tables],
         keys=keys,
@@ -68,6 +95,7 @@ def lookup_tables(tables, keys, table_splits, *, insert, missing):
         anchors=[table.value for table in tables],
         insert=insert,
         missing=missing,
+        keys_differ=keys_differ,
     )
 
 
@@ -79,8 +107,16 @@ def _embedding_lookup_gradient(op, grad):
     grad = tf.convert_to_tensor(grad)
     if num_tables == 1:
         # An identity, because what a gradient function returns must be of the graph that is being built.
-        return None, None, tf.IndexedSlices(grad, tf.identity(keys), dense_shape)
-    splits = op.inputs[num_tables + 1]
-    grads, keys = (split_by_table(values, splits, num_tables) for values in (grad, keys))
-    slices = [tf.IndexedSlices(*pair, dense_shape) for pair in zip(grads, keys, strict=True)]
+        keys = tf.identity(keys)
+        slices = [tf.IndexedSlices(grad, keys, dense_shape)]
+        splits = None
+    else:
+        splits = op.inputs[num_tables + 1]
+        parts = (split_by_table(values, splits, num_tables) for values in (grad, keys))
+        slices = [tf.IndexedSlices(*pair, dense_shape) for pair in zip(*parts, strict=True)]
+    if op.get_attr("keys_differ"):
+        whole = (keys, splits, grad)
+        slices = [DistinctSlices(part, whole, t) for t, part in enumerate(slices)]
+    if num_tables == 1:
+        return None, None, slices[0]
     return [None] * (num_tables + 2) + slices

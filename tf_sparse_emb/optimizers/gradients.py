@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_sparse_emb import ops
+from tf_sparse_emb.ops.embedding_lookup import DistinctSlices
 
 
 def mean_square_of_rows(grads):
@@ -26,7 +27,7 @@ def map_values(fn, grad):
 
 def sum_repeats(grad):
     """Sums the rows of repeated indices, in order of occurrence; other gradients pass."""
-    if not isinstance(grad, tf.IndexedSlices):
+    if not isinstance(grad, tf.IndexedSlices) or isinstance(grad, DistinctSlices):
         return grad
     unique, inverse, _ = ops.embedding_key_dedup(grad.indices)
     if grad.dtype in (tf.float32, tf.float16, tf.bfloat16):

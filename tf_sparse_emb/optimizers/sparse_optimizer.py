@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
+from tf_sparse_emb.ops.embedding_lookup import whole_lookup
 from tf_sparse_emb.optimizers.bound import NOT_SAVED, Bound, StateInTables
 from tf_sparse_emb.optimizers.checks import check_no_loss_scale, check_not_negative, check_positive
 from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscale
@@ -260,7 +261,7 @@ class SparseOptimizer(Rule, keras.optimizers.Optimizer):
             groups.setdefault(group, []).append((grad, variable))
         grouped = []
         for members in groups.values():
-            keys, table_splits, values = grad_reduce_by_key(
+            keys, table_splits, values = whole_lookup([grad for grad, _ in members]) or grad_reduce_by_key(
                 [tf.cast(grad.indices, tf.int64) for grad, _ in members],
                 [tf.cast(grad.values, tf.float32) for grad, _ in members],
             )
