@@ -19,6 +19,7 @@ from tf_sparse_emb.table_arguments import (
     check_rows,
     choose_storage,
 )
+from tf_sparse_emb.table_resource import TableResource
 from tf_sparse_emb.update_rules import get_rule
 
 _NO_LIMIT = 2**63 - 1
@@ -124,38 +125,42 @@ class EmbeddingVariable(keras.Variable):
             name=name,
         )
         self.constraint = keras.constraints.get(constraint)
-        with tf.init_scope():
-            self.table_handle = self._create_table(row_init or RowInitializer("constant", 0.0, 0.0))
-            if self.storage == "index":
-                self._fill(row_init)
+        row_init = row_init or RowInitializer("constant", 0.0, 0.0)
+        self.table = TableResource(
+            table_name=self.path,
+            dim=self.dim,
+            storage=self.storage,
+            input_dim=-1 if self.input_dim is None else self.input_dim,
+            max_rows=-1 if self.max_rows is None else self.max_rows,
+            initializer=row_init.kind,
+            initializer_a=row_init.a,
+            initializer_b=row_init.b,
+            seed=self.seed,
+            has_padding=self.padding_key is not None,
+            padding_key=self.padding_key or 0,
+            max_norm=self.max_norm or 0.0,
+            norm_type=self.norm_type,
+            num_counts=self.num_counts,
+            count_decay=self.count_decay,
+        )
+        self._track_trackable(self.table, "table")
+        if self.storage == "index":
+            with tf.init_scope():
+                self._fill()
 
-    def _create_table(self, row_init):
-        with tf.device("CPU:0"):
-            return library.sparse_emb_embedding_table(
-                count_decay=tf.constant(self.count_decay, tf.float64),
-                table_name=self.path,
-                dim=self.dim,
-                storage=self.storage,
-                input_dim=-1 if self.input_dim is None else self.input_dim,
-                max_rows=-1 if self.max_rows is None else self.max_rows,
-                initializer=row_init.kind,
-                initializer_a=row_init.a,
-                initializer_b=row_init.b,
-                seed=self.seed,
-                has_padding=self.padding_key is not None,
-                padding_key=self.padding_key or 0,
-                max_norm=self.max_norm or 0.0,
-                norm_type=self.norm_type,
-                num_counts=self.num_counts,
-            )
+    @property
+    def table_handle(self):
+        """The handle of the table, a scalar tensor of dtype resource."""
+        return self.table.resource_handle
 
     @property
     def num_counts(self):
         """K, how many counts each row keeps."""
         return 0 if self.counts is None else COUNTS.index(self.counts) + 1
 
-    def _fill(self, row_init):
+    def _fill(self):
         """Creates all rows of an index table."""
+        row_init = choose_row_initializer("initializer", self.initializer, self.storage)
         values = None if row_init else all_rows(self.initializer, self.seed, (self.input_dim, self.dim))
         chunk = max(1, (1 << 22) // self.dim)
         for start in range(0, self.input_dim, chunk):
