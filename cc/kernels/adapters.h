@@ -40,6 +40,12 @@ inline absl::Status ToAbsl(const Status& status) {
       return absl::FailedPreconditionError(status.message);
     case Code::kResourceExhausted:
       return absl::ResourceExhaustedError(status.message);
+    case Code::kNotFound:
+      return absl::NotFoundError(status.message);
+    case Code::kDataLoss:
+      return absl::DataLossError(status.message);
+    case Code::kUnavailable:
+      return absl::UnavailableError(status.message);
   }
   return absl::InternalError(status.message);
 }

@@ -42,24 +42,43 @@ class EmbeddingTableOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("max_norm", &options_.max_norm.limit));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("norm_type", &options_.max_norm.p));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_counts", &options_.key_counts.width));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("container", &container_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("shared_name", &shared_name_));
   }
 
   void Compute(OpKernelContext* ctx) override {
     OP_REQUIRES_OK(ctx, CheckRank("count_decay", ctx->input(0), 0));
-    TableOptions options = options_;
-    options.key_counts.decay = ctx->input(0).scalar<double>()();
-    std::unique_ptr<Table> table;
-    OP_REQUIRES_OK(ctx, ToAbsl(MakeTable(std::move(options), &table)));
     Tensor* handle;
     tensorflow::AllocatorAttributes on_host;
     on_host.set_on_host(true);
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &handle, on_host));
-    handle->scalar<ResourceHandle>()() = ResourceHandle::MakeRefCountingHandle(
-        new EmbeddingTable(std::move(table)), ctx->device()->name());
+    const auto make = [&](EmbeddingTable** out) {
+      TableOptions options = options_;
+      options.key_counts.decay = ctx->input(0).scalar<double>()();
+      std::unique_ptr<Table> table;
+      TF_RETURN_IF_ERROR(ToAbsl(MakeTable(std::move(options), &table)));
+      *out = new EmbeddingTable(std::move(table));
+      return absl::OkStatus();
+    };
+    EmbeddingTable* made;
+    if (shared_name_.empty()) {
+      OP_REQUIRES_OK(ctx, make(&made));
+      handle->scalar<ResourceHandle>()() =
+          ResourceHandle::MakeRefCountingHandle(made, ctx->device()->name());
+      return;
+    }
+    tensorflow::ResourceMgr* manager = ctx->resource_manager();
+    const std::string& container = container_.empty() ? manager->default_container() : container_;
+    OP_REQUIRES_OK(ctx,
+                   manager->LookupOrCreate<EmbeddingTable>(container, shared_name_, &made, make));
+    const RefCountPtr<EmbeddingTable> reference(made);
+    handle->scalar<ResourceHandle>()() =
+        tensorflow::MakeResourceHandle<EmbeddingTable>(ctx, container, shared_name_);
   }
 
  private:
   TableOptions options_;
+  std::string container_, shared_name_;
 };
 
 class EmbeddingTableBindOp : public OpKernel {
@@ -73,13 +92,16 @@ class EmbeddingTableBindOp : public OpKernel {
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& state = ctx->input(1);
     OP_REQUIRES_OK(ctx, CheckRank("initial_state", state, 1));
-    Tensor* binding;
+    Tensor *binding, *dropped;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &binding));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({}), &dropped));
+    std::string dropped_rule;
     const auto values = state.vec<float>();
     IntraOpPool pool(ctx);
     OP_REQUIRES_OK(ctx, ToAbsl((*table)->Bind(
                             rule_, std::vector<float>(values.data(), values.data() + values.size()),
-                            &pool, &binding->scalar<int64_t>()())));
+                            &pool, &binding->scalar<int64_t>()(), &dropped_rule)));
+    dropped->scalar<tensorflow::tstring>()() = dropped_rule;
   }
 
  private:

@@ -74,8 +74,29 @@ Status InitialRow::Make(const std::string& kind, float a, float b, int64_t seed,
     return Error(Code::kInvalidArgument,
                  "initializer must be constant, uniform, normal or truncated_normal, got ", kind);
   }
-  out->mixed_seed_ = Mix64(static_cast<uint64_t>(seed) + kStep);
+  out->given_a_ = a;
+  out->given_b_ = b;
+  out->SetSeed(seed);
   return {};
+}
+
+const char* InitialRow::kind() const {
+  switch (kind_) {
+    case Kind::kConstant:
+      break;
+    case Kind::kUniform:
+      return "uniform";
+    case Kind::kNormal:
+      return "normal";
+    case Kind::kTruncatedNormal:
+      return "truncated_normal";
+  }
+  return "constant";
+}
+
+void InitialRow::SetSeed(int64_t seed) {
+  seed_ = seed;
+  mixed_seed_ = Mix64(static_cast<uint64_t>(seed) + kStep);
 }
 
 void InitialRow::Fill(int64_t key, float* row, int64_t dim) const {

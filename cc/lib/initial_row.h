@@ -41,6 +41,15 @@ class InitialRow {
   // above, in that order.
   static Status Make(const std::string& kind, float a, float b, int64_t seed, InitialRow* out);
 
+  // What Make was given.
+  const char* kind() const;
+  float a() const { return given_a_; }
+  float b() const { return given_b_; }
+  int64_t seed() const { return seed_; }
+
+  // Makes it what Make would have made of this seed.
+  void SetSeed(int64_t seed);
+
   // Writes the `dim` elements of the key's initial row. Thread-safe.
   void Fill(int64_t key, float* row, int64_t dim) const;
 
@@ -49,6 +58,9 @@ class InitialRow {
   float a_ = 0.0f;
   float b_ = 0.0f;
   uint64_t mixed_seed_ = 0;
+  float given_a_ = 0.0f;
+  float given_b_ = 0.0f;
+  int64_t seed_ = 0;
 };
 
 }  // namespace sparse_emb

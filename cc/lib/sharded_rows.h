@@ -217,6 +217,39 @@ class ShardedRows {
     return memory.status();
   }
 
+  // Inserts keys which must differ and not be there, and calls fill(i, row) to set all of the row
+  // of keys[i]. *repeated = the position of one that was there already, or -1; the rows are not to
+  // be used then, nor after an error.
+  template <class Fn>
+  Status InsertAll(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fill,
+                   int64_t* repeated) {
+    constexpr int64_t kAhead = 16;
+    MemoryGuard memory(options_->name);
+    std::atomic<int64_t> found{-1};
+    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+      memory.Run([&] {
+        store->Reserve(last - first);
+        for (const int64_t* i = first; i < last; ++i) {
+          if (last - i > kAhead) store->PrefetchIndex(keys[i[kAhead]], HashKey(keys[i[kAhead]]));
+          const uint64_t hash = HashKey(keys[*i]);
+          if (store->Find(keys[*i], hash) != nullptr) {
+            found = *i;
+            return;
+          }
+          fill(*i, store->Insert(keys[*i], hash));
+        }
+      });
+    });
+    *repeated = found;
+    return memory.status();
+  }
+
+  // The rows of one shard, as Store::ForEachFrom gives them.
+  template <class Fn>
+  int64_t ForEachInShard(int shard, int64_t position, int64_t limit, const Fn& fn) const {
+    return stores_[shard].ForEachFrom(position, limit, fn);
+  }
+
   // Calls fn(key, row) as Table::Export says and returns the next cursor: the shard in the high
   // bits, the position in its store in the low ones.
   template <class Fn>

@@ -17,6 +17,7 @@
 #include "cc/lib/key_dedup.h"
 #include "cc/lib/last_lookup.h"
 #include "cc/lib/sharded_rows.h"
+#include "cc/lib/sharded_rows_stream.h"
 #include "cc/lib/table.h"
 #include "cc/lib/vector_ops.h"
 
@@ -244,8 +245,10 @@ class ShardedTable final : public Table {
                    "' has max_rows = ", max_rows, " and cannot take ", in.n, " rows");
     }
     const std::unique_lock lock = LockAlone();
-    const int64_t state_width = binding_.initial_state.size();
     const bool keep_state = !rule.empty() && rule == binding_.rule;
+    // State that was loaded and not yet claimed goes with the rows that had it.
+    const Binding binding = keep_state || binding_.token != 0 ? binding_ : Binding{};
+    const int64_t state_width = binding.initial_state.size();
     if (keep_state && in.width != dim + state_width) {
       return Error(Code::kInvalidArgument, "rows with the state of rule ", rule, " must be ",
                    dim + state_width, " wide, got ", in.width);
@@ -255,7 +258,7 @@ class ShardedTable final : public Table {
     Status status;
     memory.Run([&] {
       ShardedRows<Store> restored(options(), state_width);
-      status = restored.Insert(in.keys, in.n, binding_.initial_state, updates_, pool);
+      status = restored.Insert(in.keys, in.n, binding.initial_state, updates_, pool);
       if (!status.ok()) return;
       restored.ForEachRow(in.keys, in.n, pool, [&](int64_t i, float* row) {
         const float* from = in.rows + i * in.width;
@@ -269,13 +272,40 @@ class ShardedTable final : public Table {
     });
     SPARSE_EMB_RETURN_IF_ERROR(memory.status());
     SPARSE_EMB_RETURN_IF_ERROR(status);
+    binding_ = binding;
     stored_state_width_ = state_width;
     ++changes_;
     return {};
   }
 
+  Status Save(bool with_state, RowSink* sink, WorkerPool* pool) override {
+    const std::shared_lock lock = LockShared();
+    const Binding none;
+    return SaveRows(rows_, Describe(with_state ? binding_ : none, rows_.size(), updates_), sink,
+                    pool);
+  }
+
+  Status Load(RowSource* source, WorkerPool* pool, LoadReport* report) override {
+    SPARSE_EMB_RETURN_IF_ERROR(source->Begin(&report->meta));
+    const std::unique_lock lock = LockAlone();
+    Binding binding;
+    SPARSE_EMB_RETURN_IF_ERROR(CheckLoad(binding_, source->name(), &binding, report));
+    const std::vector<float>& state = binding.initial_state;
+    ShardedRows<Store> loaded(options(), state.size());
+    SPARSE_EMB_RETURN_IF_ERROR(
+        LoadRows(source, report->meta, *this, state, report->kept_state, &loaded, pool));
+    rows_ = std::move(loaded);
+    stored_state_width_ = state.size();
+    binding_ = std::move(binding);
+    updates_ = report->meta.updates;
+    SetSeed(report->meta.seed);
+    ++changes_;
+    return {};
+  }
+
   Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
-              int64_t* token) override {
+              int64_t* token, std::string* dropped_rule) override {
+    if (dropped_rule != nullptr) dropped_rule->clear();
     RuleInfo info;
     SPARSE_EMB_RETURN_IF_ERROR(FindRule(rule, &info));
     const int64_t dim = options().dim;
@@ -285,6 +315,12 @@ class ShardedTable final : public Table {
                    info.state_width(dim), " values for rows of width ", dim, ", got ", state_width);
     }
     const std::unique_lock lock = LockAlone();
+    const bool waits = binding_.token == 0 && !binding_.initial_state.empty();  // was loaded
+    if (waits && rule == binding_.rule) {
+      binding_ = {rule, std::move(initial_state), *token = ++last_token_};
+      return {};
+    }
+    if (waits && dropped_rule != nullptr) *dropped_rule = binding_.rule;
     const bool resize = state_width != stored_state_width_;
     // Until all rows have the new width the table has no optimizer: if memory runs out midway, no
     // embedding is lost, but the state is.
@@ -293,8 +329,7 @@ class ShardedTable final : public Table {
     ++layout_;
     SPARSE_EMB_RETURN_IF_ERROR(rows_.SetState(initial_state, resize, pool));
     stored_state_width_ = state_width;
-    binding_ = {rule, std::move(initial_state), ++last_token_};
-    *token = binding_.token;
+    binding_ = {rule, std::move(initial_state), *token = ++last_token_};
     return {};
   }
 

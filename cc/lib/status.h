@@ -9,7 +9,15 @@
 
 namespace sparse_emb {
 
-enum class Code { kOk, kInvalidArgument, kFailedPrecondition, kResourceExhausted };
+enum class Code {
+  kOk,
+  kInvalidArgument,
+  kFailedPrecondition,
+  kResourceExhausted,
+  kNotFound,
+  kDataLoss,     // what was saved is damaged or cut off
+  kUnavailable,  // the system refused to read or write
+};
 
 struct Status {
   Code code = Code::kOk;

@@ -69,6 +69,65 @@ Status Table::CheckMaxRows(int64_t size, int64_t count) const {
                " of max_rows = ", max_rows, " rows and cannot take ", count, " more");
 }
 
+TableMeta Table::Describe(const Binding& binding, int64_t rows, int64_t updates) const {
+  TableMeta meta;
+  meta.name = options_.name;
+  meta.storage = options_.storage;
+  meta.dim = options_.dim;
+  meta.input_dim = options_.input_dim;
+  meta.initializer = options_.initial_row.kind();
+  meta.initializer_a = options_.initial_row.a();
+  meta.initializer_b = options_.initial_row.b();
+  meta.seed = options_.initial_row.seed();
+  meta.has_padding = options_.padding_key.has_value();
+  meta.padding_key = options_.padding_key.value_or(0);
+  meta.num_counts = options_.key_counts.width;
+  meta.count_decay = options_.key_counts.decay;
+  meta.rule = binding.rule;
+  meta.initial_state = binding.initial_state;
+  meta.updates = updates;
+  meta.rows = rows;
+  return meta;
+}
+
+Status Table::CheckSource(RowSource* source, LoadReport* report) const {
+  SPARSE_EMB_RETURN_IF_ERROR(source->Begin(&report->meta));
+  Binding binding;
+  return CheckLoad({}, source->name(), &binding, report);
+}
+
+Status Table::CheckLoad(const Binding& binding, const std::string& source, Binding* out,
+                        LoadReport* report) const {
+  const TableMeta& meta = report->meta;
+  if (meta.dim != options_.dim) {
+    return Error(Code::kInvalidArgument, "table '", options_.name, "' has rows of width ",
+                 options_.dim, ", but ", source, " holds rows of width ", meta.dim, " (of table '",
+                 meta.name, "')");
+  }
+  const int64_t max_rows = options_.max_rows;
+  if (max_rows >= 0 && meta.rows > max_rows) {
+    return Error(Code::kResourceExhausted, "table '", options_.name, "' has max_rows = ", max_rows,
+                 " and cannot take the ", meta.rows, " rows of ", source);
+  }
+  RuleInfo info;
+  const bool known = !meta.rule.empty() && FindRule(meta.rule, &info).ok();
+  if (known && info.state_width(meta.dim) != meta.state_width()) {
+    return Error(Code::kInvalidArgument, source, " holds a state of ", meta.state_width(),
+                 " values a row of rule ", meta.rule, ", which has ", info.state_width(meta.dim));
+  }
+  if (binding.token != 0) {
+    *out = binding;
+  } else {
+    *out = known ? Binding{meta.rule, meta.initial_state, 0} : Binding{};
+  }
+  report->kept_state = known && meta.rule == out->rule;
+  report->rule = out->rule;
+  const InitialRow& initial = options_.initial_row;
+  report->other_initial = meta.initializer != initial.kind() || meta.initializer_a != initial.a() ||
+                          meta.initializer_b != initial.b();
+  return {};
+}
+
 Status MakeTable(TableOptions options, std::unique_ptr<Table>* out) {
   if (options.dim <= 0) {
     return Error(Code::kInvalidArgument, "dim must be positive, got ", options.dim);

@@ -24,6 +24,7 @@
 #include "cc/lib/key_counts.h"
 #include "cc/lib/max_norm.h"
 #include "cc/lib/status.h"
+#include "cc/lib/table_stream.h"
 #include "cc/lib/update_rules.h"
 #include "cc/lib/worker_pool.h"
 
@@ -35,7 +36,7 @@ struct TableOptions {
   int64_t dim = 0;               // D > 0
   int64_t input_dim = -1;        // keys must be in [0, input_dim); -1: every int64
   int64_t max_rows = -1;         // the table never holds more; -1: no bound
-  InitialRow initial_row;
+  InitialRow initial_row;        // Load sets its seed, with the table alone
   // Its initial row is zeros. Only Upsert, ScatterAdd and Restore make its row, and no update
   // changes it; max_norm bounds it as any other, as in PyTorch.
   std::optional<int64_t> padding_key;
@@ -46,7 +47,8 @@ struct TableOptions {
 // What a key that is not in the table reads as.
 enum class Missing { kInitial, kZeros };
 
-// An optimizer's claim on the table: the rule by which the rows' state is kept.
+// An optimizer's claim on the table: the rule by which the rows' state is kept. Without a token
+// the state was loaded, and waits for an optimizer of its rule.
 struct Binding {
   std::string rule;                  // empty: no optimizer yet
   std::vector<float> initial_state;  // S floats
@@ -156,10 +158,24 @@ class Table {
   // to that, otherwise it begins anew, as counts do where there are none.
   virtual Status Restore(const TableRows& rows, const std::string& rule, WorkerPool* pool) = 0;
 
-  // Makes room for the rule's state in every row and sets it to `initial_state`. *token is the new
-  // binding's, never 0. If memory runs out the table keeps all embeddings and has no binding.
+  // Makes room for the rule's state in every row and sets it to `initial_state`. State of that rule
+  // that was loaded into a table without an optimizer is kept, once; that of another is dropped,
+  // and *dropped_rule names it, else it is empty. *token is the new binding's, never 0. If memory
+  // runs out the table keeps all embeddings and has no binding.
   virtual Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
-                      int64_t* token) = 0;
+                      int64_t* token, std::string* dropped_rule = nullptr) = 0;
+
+  // Writes all rows, of one moment: nothing changes the table until it returns.
+  virtual Status Save(bool with_state, RowSink* sink, WorkerPool* pool) = 0;
+
+  // Replaces all rows by those of the source, and the seed of the initial rows by its seed. On an
+  // error, of the source too, nothing has changed. Their state is kept if the table is bound to its
+  // rule, or to none: then it waits for an optimizer of that rule. Of the counts, those are kept
+  // that both have.
+  virtual Status Load(RowSource* source, WorkerPool* pool, LoadReport* report) = 0;
+
+  // The error that Load would return for what the source begins with, before it reads any row.
+  Status CheckSource(RowSource* source, LoadReport* report) const;
 
   // An error for the first key outside [0, input_dim).
   Status CheckKeys(const int64_t* keys, int64_t n) const;
@@ -171,8 +187,18 @@ class Table {
   // An error if a table of `size` rows cannot take `count` more.
   Status CheckMaxRows(int64_t size, int64_t count) const;
 
+  // What a table under this binding is saved with.
+  TableMeta Describe(const Binding& binding, int64_t rows, int64_t updates) const;
+
+  // An error unless a table under this binding can become what report->meta describes, which
+  // `source` holds. *out is the binding it has then; sets the rest of the report.
+  Status CheckLoad(const Binding& binding, const std::string& source, Binding* out,
+                   LoadReport* report) const;
+
+  void SetSeed(int64_t seed) { options_.initial_row.SetSeed(seed); }
+
  private:
-  const TableOptions options_;
+  TableOptions options_;
 };
 
 // `storage` is unordered_map, open_addressing, chained, slab, or index, which needs an input_dim.

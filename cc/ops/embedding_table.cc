@@ -27,6 +27,8 @@ REGISTER_OP("SparseEmb>EmbeddingTable")
     .Attr("max_norm: float = 0")
     .Attr("norm_type: float = 2")
     .Attr("num_counts: int = 0")
+    .Attr("container: string = ''")
+    .Attr("shared_name: string = ''")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle count_decay;
@@ -34,7 +36,8 @@ REGISTER_OP("SparseEmb>EmbeddingTable")
       return ScalarShape(c);
     })
     .Doc(R"doc(
-A new, empty embedding table, which lives as long as its handle.
+A new, empty embedding table, which lives as long as its handle, or under its shared_name as long as
+the session.
 
 count_decay: float64 scalar, what the counts are multiplied by at every update of the table, in
   (0, 1].
@@ -52,25 +55,33 @@ padding_key: its initial row is zeros, lookups do not insert it and updates pass
 max_norm: rows are scaled on lookup so that their norm is not beyond it; 0: no bound.
 norm_type: p of that norm, positive or infinity.
 num_counts: K, how many counts each row keeps.
+container: of the shared_name.
+shared_name: empty: every execution makes a new table. Otherwise the first makes it and the others
+  find it: for graphs that sessions run.
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableBind")
     .Input("table: resource")
     .Input("initial_state: float")
     .Output("binding: int64")
+    .Output("dropped_rule: string")
     .Attr("rule: string")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle state;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &state));
-      return ScalarShape(c);
+      c->set_output(0, c->Scalar());
+      c->set_output(1, c->Scalar());
+      return absl::OkStatus();
     })
     .Doc(R"doc(
 Binds a table to an update rule: every row gets room for the rule's state, set to its initial value.
+State of this rule that was loaded into a table without a binding is kept, by the first that binds it.
 
 table: the table.
 initial_state: float32 [S], where S is the rule's state width for the table's dim.
 binding: int64 scalar, which names this binding to EmbeddingUpdate. The newest binding wins.
+dropped_rule: string scalar, the rule of state that was loaded and is dropped, or empty.
 rule: one that EmbeddingUpdate knows.
 )doc");
 

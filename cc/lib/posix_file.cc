@@ -1,0 +1,137 @@
+#include "cc/lib/posix_file.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace sparse_emb {
+namespace {
+
+Status SystemError(const char* what, const std::string& path) {
+  const int error = errno;
+  Code code = Code::kUnavailable;
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) code = Code::kResourceExhausted;
+  if (error == ENOENT || error == ENOTDIR) code = Code::kNotFound;
+  return Error(code, "cannot ", what, " '", path, "': ", std::strerror(error));
+}
+
+// While it lives, this thread gets EFBIG and EPIPE from a write and not a signal that ends the
+// process.
+class WriteSignalsHeld {
+ public:
+  WriteSignalsHeld() {
+    sigemptyset(&held_);
+    sigaddset(&held_, SIGXFSZ);
+    sigaddset(&held_, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &held_, &before_);
+  }
+  ~WriteSignalsHeld() {
+    const int error = errno;
+    // Takes what has come, but for what was held by others before.
+    sigset_t pending;
+    sigpending(&pending);
+    for (int signal : {SIGXFSZ, SIGPIPE}) {
+      if (!sigismember(&pending, signal) || sigismember(&before_, signal)) continue;
+      sigset_t one;
+      sigemptyset(&one);
+      sigaddset(&one, signal);
+      const timespec now = {0, 0};
+      sigtimedwait(&one, nullptr, &now);
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    errno = error;
+  }
+
+ private:
+  sigset_t held_, before_;
+};
+
+std::string FolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return path.substr(0, std::max<size_t>(slash, 1));
+}
+
+}  // namespace
+
+Status PosixFile::Open(const std::string& path, int flags) {
+  path_ = path;
+  do {
+    fd_ = open(path.c_str(), flags | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && errno == EINTR);
+  return fd_ < 0 ? SystemError("open", path) : Status();
+}
+
+Status PosixFile::OpenToRead(const std::string& path) { return Open(path, O_RDONLY); }
+Status PosixFile::OpenToWrite(const std::string& path) { return Open(path, O_WRONLY); }
+
+Status PosixFile::Create(const std::string& path) {
+  static std::atomic<int64_t> count{0};
+  for (;;) {
+    const std::string name = path + std::to_string(getpid()) + "-" + std::to_string(count++);
+    Status status = Open(name, O_WRONLY | O_CREAT | O_EXCL);
+    // A process of this number was killed here before.
+    if (status.ok() || errno != EEXIST) return status;
+  }
+}
+
+Status PosixFile::Write(const void* data, int64_t bytes) {
+  const WriteSignalsHeld held;
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = write(fd_, at, std::min<int64_t>(bytes, 1 << 30));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return SystemError("write to", path_);
+    at += written;
+    bytes -= written;
+  }
+  return {};
+}
+
+Status PosixFile::Read(void* data, int64_t bytes, int64_t* got) {
+  char* at = static_cast<char*>(data);
+  *got = 0;
+  while (*got < bytes) {
+    const ssize_t count = read(fd_, at + *got, std::min<int64_t>(bytes - *got, 1 << 30));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return SystemError("read from", path_);
+    if (count == 0) break;
+    *got += count;
+  }
+  return {};
+}
+
+Status PosixFile::Sync() { return fsync(fd_) == 0 ? Status() : SystemError("write to", path_); }
+
+Status PosixFile::Close() {
+  if (fd_ < 0) return {};
+  const int fd = fd_;
+  fd_ = -1;
+  return close(fd) == 0 || errno == EINTR ? Status() : SystemError("write to", path_);
+}
+
+bool IsSpecialFile(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
+}
+
+Status Rename(const std::string& from, const std::string& to) {
+  return std::rename(from.c_str(), to.c_str()) == 0 ? Status() : SystemError("write to", to);
+}
+
+void RemoveIfThere(const std::string& path) { (void)unlink(path.c_str()); }
+
+Status SyncFolderOf(const std::string& path) {
+  PosixFile folder;
+  SPARSE_EMB_RETURN_IF_ERROR(folder.OpenToRead(FolderOf(path)));
+  return folder.Sync();
+}
+
+}  // namespace sparse_emb

@@ -1,0 +1,56 @@
+// Files by POSIX calls, with errors as Status that name the file.
+#ifndef TF_SPARSE_EMB_CC_LIB_POSIX_FILE_H_
+#define TF_SPARSE_EMB_CC_LIB_POSIX_FILE_H_
+
+#include <cstdint>
+#include <string>
+
+#include "cc/lib/status.h"
+
+namespace sparse_emb {
+
+// A file that is open; closed when this goes.
+class PosixFile {
+ public:
+  PosixFile() = default;
+  ~PosixFile() { (void)Close(); }
+  PosixFile(const PosixFile&) = delete;
+  PosixFile& operator=(const PosixFile&) = delete;
+
+  Status OpenToRead(const std::string& path);
+  // A new file, `path` and what it takes for no other to have that name.
+  Status Create(const std::string& path);
+  // What is there already.
+  Status OpenToWrite(const std::string& path);
+
+  const std::string& path() const { return path_; }
+
+  // All of them. A signal that the system would send for a full file or a closed pipe is kept from
+  // the process.
+  Status Write(const void* data, int64_t bytes);
+  // As many as there are, up to `bytes`.
+  Status Read(void* data, int64_t bytes, int64_t* got);
+  // Waits until the disk has it.
+  Status Sync();
+  Status Close();
+
+ private:
+  Status Open(const std::string& path, int flags);
+
+  std::string path_;
+  int fd_ = -1;
+};
+
+// Whether something is at `path` that is no regular file.
+bool IsSpecialFile(const std::string& path);
+
+// Gives a file another name, which is then its only one, in the place of what had it.
+Status Rename(const std::string& from, const std::string& to);
+void RemoveIfThere(const std::string& path);
+
+// Waits until the disk has the names in the folder of `path`.
+Status SyncFolderOf(const std::string& path);
+
+}  // namespace sparse_emb
+
+#endif  // TF_SPARSE_EMB_CC_LIB_POSIX_FILE_H_

@@ -1,0 +1,244 @@
+#include "cc/lib/table_file.h"
+
+#include <cstring>
+#include <utility>
+
+#include "cc/lib/crc32c.h"
+#include "cc/lib/posix_file.h"
+
+namespace sparse_emb {
+namespace {
+
+constexpr char kMagic[8] = {'T', 'S', 'E', 'T', 'A', 'B', 'L', 'E'};
+constexpr uint32_t kVersion = 1;
+constexpr uint32_t kByteOrder = 0x01020304;
+constexpr uint32_t kOtherByteOrder = 0x04030201;
+
+struct Head {
+  char magic[8];
+  uint32_t version;
+  uint32_t byte_order;
+  uint32_t meta_bytes;
+  uint32_t crc;  // of the fields before and the description
+};
+static_assert(sizeof(Head) == 24);
+
+struct BlockHead {
+  char kind[4];
+  uint32_t n;
+  uint64_t payload_bytes;
+  uint32_t payload_crc;
+  uint32_t crc;  // of the fields before
+
+  uint32_t Crc() const { return Crc32c(this, offsetof(BlockHead, crc)); }
+};
+static_assert(sizeof(BlockHead) == 24);
+
+constexpr char kRows[4] = {'R', 'O', 'W', 'S'};
+constexpr char kDone[4] = {'D', 'O', 'N', 'E'};
+
+// The payload of the last block.
+struct End {
+  uint64_t rows = 0;
+  uint64_t blocks = 0;
+  uint32_t crc = 0;  // of the payload_crcs of all blocks before
+  uint32_t zero = 0;
+
+  void Add(const BlockHead& block) {
+    rows += block.n;
+    ++blocks;
+    crc = Crc32c(&block.payload_crc, sizeof(block.payload_crc), crc);
+  }
+};
+static_assert(sizeof(End) == 24);
+
+template <class T>
+int64_t Bytes(const std::vector<T>& values) {
+  return static_cast<int64_t>(values.size() * sizeof(T));
+}
+
+uint32_t HeadCrc(const Head& head, const std::string& meta) {
+  return Crc32c(meta.data(), meta.size(), Crc32c(&head, offsetof(Head, crc)));
+}
+
+class TableFileWriter final : public RowSink {
+ public:
+  TableFileWriter(std::string path, bool durable) : path_(std::move(path)), durable_(durable) {}
+  ~TableFileWriter() override {
+    if (!in_place_ && !finished_ && !file_.path().empty()) RemoveIfThere(file_.path());
+  }
+
+  Status Begin(const TableMeta& meta) override {
+    in_place_ = IsSpecialFile(path_);
+    SPARSE_EMB_RETURN_IF_ERROR(in_place_ ? file_.OpenToWrite(path_)
+                                         : file_.Create(path_ + ".unfinished-"));
+    const std::string bytes = meta.Encode();
+    Head head = {{}, kVersion, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
+    std::memcpy(head.magic, kMagic, sizeof(kMagic));
+    head.crc = HeadCrc(head, bytes);
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Write(&head, sizeof(head)));
+    return file_.Write(bytes.data(), bytes.size());
+  }
+
+  Status Write(RowChunk* chunk) override {
+    const int64_t key_bytes = Bytes(chunk->keys), row_bytes = Bytes(chunk->rows);
+    const uint32_t crc =
+        Crc32c(chunk->rows.data(), row_bytes, Crc32c(chunk->keys.data(), key_bytes));
+    BlockHead block;
+    SPARSE_EMB_RETURN_IF_ERROR(
+        WriteBlockHead(kRows, chunk->n(), key_bytes + row_bytes, crc, &block));
+    end_.Add(block);
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Write(chunk->keys.data(), key_bytes));
+    return file_.Write(chunk->rows.data(), row_bytes);
+  }
+
+  Status End() override {
+    BlockHead block;
+    SPARSE_EMB_RETURN_IF_ERROR(
+        WriteBlockHead(kDone, 0, sizeof(end_), Crc32c(&end_, sizeof(end_)), &block));
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Write(&end_, sizeof(end_)));
+    if (in_place_) return file_.Close();
+    if (durable_) SPARSE_EMB_RETURN_IF_ERROR(file_.Sync());
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Close());
+    SPARSE_EMB_RETURN_IF_ERROR(Rename(file_.path(), path_));
+    finished_ = true;
+    return durable_ ? SyncFolderOf(path_) : Status();
+  }
+
+ private:
+  Status WriteBlockHead(const char (&kind)[4], int64_t n, int64_t bytes, uint32_t crc,
+                        BlockHead* block) {
+    *block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
+    std::memcpy(block->kind, kind, sizeof(kind));
+    block->crc = block->Crc();
+    return file_.Write(block, sizeof(*block));
+  }
+
+  const std::string path_;
+  const bool durable_;
+  bool in_place_ = false;
+  bool finished_ = false;
+  PosixFile file_;
+  sparse_emb::End end_;
+};
+
+class TableFileReader final : public RowSource {
+ public:
+  TableFileReader(std::string path, std::string name)
+      : path_(std::move(path)), name_(name.empty() ? "'" + path_ + "'" : std::move(name)) {}
+
+  std::string name() const override { return name_; }
+
+  Status Begin(TableMeta* meta) override {
+    SPARSE_EMB_RETURN_IF_ERROR(file_.OpenToRead(path_));
+    Head head = {};
+    int64_t got = 0;
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Read(&head, sizeof(head), &got));
+    if (std::memcmp(head.magic, kMagic, sizeof(kMagic)) != 0) {
+      return got == 0 ? Error(Code::kDataLoss, name_, " is empty")
+                      : Error(Code::kDataLoss, name_,
+                              " is no table file: it does not begin with TSETABLE");
+    }
+    at_ = got;
+    if (got < static_cast<int64_t>(sizeof(head))) return CutOff(sizeof(head) - got);
+    if (head.byte_order == kOtherByteOrder) {
+      return Error(Code::kInvalidArgument, name_,
+                   " was written on a machine of the other byte order");
+    }
+    if (head.version > kVersion && head.byte_order == kByteOrder) {
+      return Error(Code::kInvalidArgument, name_, " has version ", head.version,
+                   " of the table format; this build reads versions up to ", kVersion);
+    }
+    std::string bytes;
+    if (head.byte_order != kByteOrder || head.version == 0 || head.meta_bytes > kMaxMetaBytes) {
+      return Damaged("the head", 0);
+    }
+    bytes.resize(head.meta_bytes);
+    SPARSE_EMB_RETURN_IF_ERROR(Read(bytes.data(), head.meta_bytes));
+    if (HeadCrc(head, bytes) != head.crc) return Damaged("the head", 0);
+    SPARSE_EMB_RETURN_IF_ERROR(TableMeta::Decode(bytes, name_, &meta_));
+    *meta = meta_;
+    return {};
+  }
+
+  Status Read(RowChunk* chunk) override {
+    chunk->keys.clear();
+    chunk->rows.clear();
+    const int64_t begin = at_;
+    BlockHead block;
+    SPARSE_EMB_RETURN_IF_ERROR(Read(&block, sizeof(block)));
+    if (block.Crc() != block.crc) return Damaged("the head of a block", begin);
+    if (std::memcmp(block.kind, kDone, sizeof(kDone)) == 0) return ReadEnd(block, begin);
+    const uint64_t row_bytes = sizeof(int64_t) + meta_.row_floats() * sizeof(float);
+    if (std::memcmp(block.kind, kRows, sizeof(kRows)) != 0 || block.n == 0 ||
+        block.payload_bytes != block.n * row_bytes) {
+      return Damaged("the head of a block", begin);
+    }
+    chunk->keys.resize(block.n);
+    chunk->rows.resize(block.n * meta_.row_floats());
+    SPARSE_EMB_RETURN_IF_ERROR(Read(chunk->keys.data(), Bytes(chunk->keys)));
+    SPARSE_EMB_RETURN_IF_ERROR(Read(chunk->rows.data(), Bytes(chunk->rows)));
+    const uint32_t crc = Crc32c(chunk->rows.data(), Bytes(chunk->rows),
+                                Crc32c(chunk->keys.data(), Bytes(chunk->keys)));
+    if (crc != block.payload_crc) return Damaged("a block of rows", begin);
+    end_.Add(block);
+    return {};
+  }
+
+ private:
+  static constexpr uint32_t kMaxMetaBytes = 256 << 20;
+
+  Status ReadEnd(const BlockHead& block, int64_t begin) {
+    sparse_emb::End end;
+    if (block.payload_bytes != sizeof(end)) return Damaged("the end", begin);
+    SPARSE_EMB_RETURN_IF_ERROR(Read(&end, sizeof(end)));
+    if (Crc32c(&end, sizeof(end)) != block.payload_crc ||
+        std::memcmp(&end, &end_, sizeof(end)) != 0) {
+      return Damaged("the end", begin);
+    }
+    if (end.rows != static_cast<uint64_t>(meta_.rows)) {
+      return Error(Code::kDataLoss, name_, " is damaged: it holds ", end.rows, " rows where ",
+                   meta_.rows, " were announced");
+    }
+    char more;
+    int64_t got = 0;
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Read(&more, 1, &got));
+    if (got == 0) return {};
+    return Error(Code::kDataLoss, name_, " is damaged: more bytes follow its end at byte ", at_);
+  }
+
+  Status Read(void* data, int64_t bytes) {
+    int64_t got = 0;
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Read(data, bytes, &got));
+    at_ += got;
+    return got == bytes ? Status() : CutOff(bytes - got);
+  }
+
+  Status CutOff(int64_t missing) const {
+    return Error(Code::kDataLoss, name_, " is cut off: it ends after ", at_, " bytes, at least ",
+                 missing, " more must follow");
+  }
+  Status Damaged(const char* what, int64_t at) const {
+    return Error(Code::kDataLoss, name_, " is damaged: the checksum of ", what, " at byte ", at,
+                 " does not match");
+  }
+
+  const std::string path_;
+  const std::string name_;
+  PosixFile file_;
+  TableMeta meta_;
+  int64_t at_ = 0;
+  sparse_emb::End end_;  // what it must be
+};
+
+}  // namespace
+
+std::unique_ptr<RowSink> MakeTableFileWriter(std::string path, bool durable) {
+  return std::make_unique<TableFileWriter>(std::move(path), durable);
+}
+
+std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name) {
+  return std::make_unique<TableFileReader>(std::move(path), std::move(name));
+}
+
+}  // namespace sparse_emb
