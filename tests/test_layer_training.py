@@ -345,23 +345,3 @@ def test_a_cloned_model_has_a_table_of_its_own(storage, data):
     clone = keras.models.clone_model(model)
     assert clone.layers[1].embeddings is not layer.embeddings
     np.testing.assert_array_equal(clone.layers[1](np.arange(9)), _embedding(storage)(np.arange(9)))
-
-
-SAVES = {
-    "save_weights": lambda model, path: model.save_weights(path / "model.weights.h5"),
-    "keras": lambda model, path: model.save(path / "model.keras"),
-    "h5": lambda model, path: model.save(path / "model.h5"),
-    "checkpoint": lambda model, path: tf.train.Checkpoint(model=model).write(str(path / "checkpoint")),
-    "export": lambda model, path: model.export(str(path / "export"), verbose=False),
-    "saved_model": lambda model, path: tf.saved_model.save(model, str(path / "saved_model")),
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*HDF5.*")
-@pytest.mark.parametrize("how", SAVES)
-def test_saving_is_a_clear_error_and_never_loses_rows_in_silence(storage, how, data, tmp_path):
-    model = _functional(_embedding(storage))
-    model.compile(tse.optimizers.SGD(0.1), "mse")
-    model.fit(*data, verbose=0)
-    with pytest.raises(TypeError, match="cannot be saved in this format yet"):
-        SAVES[how](model, tmp_path)

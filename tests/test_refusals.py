@@ -118,20 +118,6 @@ def test_an_index_table_by_any_keras_initializer_follows_its_seed():
         tse.EmbeddingVariable(3, initializer=keras.initializers.Constant(weights))
 
 
-def test_an_optimizer_with_state_in_tables_is_not_saved_without_it(tmp_path):
-    optimizer = tse.optimizers.RowWiseAdam()
-    optimizer.build([tse.EmbeddingVariable(2)])
-    with pytest.raises(TypeError, match="cannot be saved yet"):
-        optimizer.save_own_variables({})
-    with pytest.raises(TypeError, match="cannot be saved yet"):
-        tf.train.Checkpoint(optimizer=optimizer).write(str(tmp_path / "checkpoint"))
-    plain = tse.optimizers.RowWiseAdam()
-    plain.build([keras.Variable([1.0])])
-    store = {}
-    plain.save_own_variables(store)
-    assert len(store) == 4  # iteration, learning rate, momentum, velocity
-
-
 def test_variables_that_are_overwritten_with_their_gradient_are_refused():
     variable = keras.Variable([1.0], name="scale")
     variable.overwrite_with_gradient = True

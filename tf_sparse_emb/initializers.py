@@ -116,7 +116,7 @@ def choose_seed(seed, initializer):
     return int(seed)
 
 
-def all_rows(initializer, seed, shape):
+def make_all_rows(initializer, seed, shape):
     """The values of a whole table by any Keras initializer, with this seed if it takes one."""
     config = initializer.get_config() if isinstance(initializer, _KERAS.Initializer) else {}
     if "seed" in config:

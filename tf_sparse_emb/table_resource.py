@@ -1,4 +1,12 @@
-"""The table behind an embedding variable, as TensorFlow tracks it."""
+"""The table behind an embedding variable, as TensorFlow tracks and saves it."""
+
+import json
+import shutil
+import tempfile
+import uuid
+import warnings
+import weakref
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -12,18 +20,142 @@ class TableResource(tf.saved_model.experimental.TrackableResource):
     has no name of its own and lives as long as its handle: neither two variables nor a SavedModel that is loaded twice
     ever share one.
 
+    `checkpoint_saver.py` keeps it in checkpoints, `ExportedTable` in SavedModels; neither needs memory in proportion to
+    the table.
+
     Args:
+        all_rows: None or a callable that returns the initial rows [input_dim, D] of an index table whose rows are not
+            made one at a time.
         count_decay: float, see `tse.EmbeddingVariable`.
         **options: the attributes of the op EmbeddingTable.
+
+    Attributes:
+        seed: int, of the initial rows; that of what was loaded last.
     """
 
-    def __init__(self, *, count_decay, **options):
+    def __init__(self, *, all_rows=None, count_decay, **options):
         # A table lives in the memory of the CPU.
         super().__init__(device="CPU:0")
-        self.count_decay, self.options = count_decay, options
+        self._all_rows, self._count_decay, self._options = all_rows, count_decay, options
         # The handle is made when it is first asked for; were that while a function is traced, it would be the graph's.
         with tf.init_scope():
             _ = self.resource_handle
+            if options["storage"] == "index":
+                self._fill()
+
+    @property
+    def seed(self):
+        """The seed of the initial rows."""
+        return self._options["seed"]
+
+    @property
+    def name(self):
+        """The name for error messages."""
+        return self._options["table_name"]
+
+    def _fill(self):
+        """Creates the rows of an index table that are missing."""
+        input_dim, dim = self._options["input_dim"], self._options["dim"]
+        values = None if self._all_rows is None else self._all_rows()
+        chunk = max(1, (1 << 22) // dim)
+        for start in range(0, input_dim, chunk):
+            keys = tf.range(start, min(start + chunk, input_dim), dtype=tf.int64)
+            keys = keys[~library.sparse_emb_embedding_table_contains(self.resource_handle, keys)]
+            if values is None:
+                # Not a lookup, which would bound the norms of rows.
+                zeros = tf.zeros([tf.size(keys), dim])
+                library.sparse_emb_embedding_table_scatter_add(self.resource_handle, keys, zeros)
+                continue
+            rows = tf.gather(values, keys)
+            if self._options["has_padding"]:
+                rows = tf.where((keys == self._options["padding_key"])[:, tf.newaxis], 0.0, rows)
+            library.sparse_emb_embedding_table_upsert(self.resource_handle, keys, rows)
+
+    def save(self, path, *, with_state=True, durable=True):
+        """Writes the table to a file; see the op EmbeddingTableSave."""
+        return library.sparse_emb_embedding_table_save(
+            self.resource_handle, str(path), with_state=with_state, durable=durable
+        )
+
+    def load(self, path, *, source=""):
+        """Replaces the table's content by that of a file, in eager mode; `source` is what errors call the file."""
+        report = library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source)
+        self._take(report, source or f"'{path}'")
+
+    def check(self, path, *, source=""):
+        """Raises the error that `load` would raise for how the file begins."""
+        library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source, only_check=True)
+
+    def save_bundle(self, prefix, key):
+        """Writes the table to a checkpoint file; see the op EmbeddingTableSaveBundle."""
+        return library.sparse_emb_embedding_table_save_bundle(self.resource_handle, prefix, key)
+
+    def load_bundle(self, prefix, key):
+        """Replaces the table's content by that in a checkpoint."""
+        report = library.sparse_emb_embedding_table_load_bundle(self.resource_handle, prefix, key)
+        if tf.is_tensor(report) and hasattr(report, "numpy"):
+            self._take(report, f"checkpoint '{prefix.numpy().decode()}'")
+        return report
+
+    def _take(self, report, source):
+        """Makes what was loaded, of which the op reports, this table's own."""
+        report = json.loads(report.numpy())
+        self._options = {**self._options, "seed": report["seed"]}
+        is_index = self._options["storage"] == "index"
+        # What an index table was saved with is all it had: rows may have been removed.
+        if is_index and (report["storage"] != "index" or report["input_dim"] != self._options["input_dim"]):
+            self._fill()
+        if report["initial_state"] and not report["kept_state"]:
+            warnings.warn(
+                f"table '{self.name}' is bound to rule {report['bound_rule'] or 'none'}: the state of rule "
+                f"{report['rule']} in {source} is dropped, and the optimizer begins with fresh state",
+                stacklevel=4,
+            )
+        if report["other_initial"] and not is_index:
+            mine, theirs = (
+                f"{initial['initializer']}({initial['initializer_a']:g}, {initial['initializer_b']:g})"
+                for initial in (self._options, report)
+            )
+            warnings.warn(
+                f"table '{self.name}' begins new rows by {mine}, the table in {source} by {theirs}: new keys will have "
+                "other rows than they would have had there",
+                stacklevel=4,
+            )
+
+    def _create_resource(self, session_name=""):
+        return library.sparse_emb_embedding_table(
+            count_decay=tf.constant(self._count_decay, tf.float64), session_name=session_name, **self._options
+        )
+
+
+class ExportedTable(tf.saved_model.experimental.TrackableResource):
+    """A table as a SavedModel has it: its rows are an asset, which is read when the SavedModel is loaded.
+
+    It stands in the table's place while a SavedModel is written. The optimizer's state is left out.
+    """
+
+    def __init__(self, table):
+        super().__init__(device="CPU:0")
+        self._table = table
+        folder = tempfile.mkdtemp(prefix="tf_sparse_emb_")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder, "embeddings.table")
+        table.save(path, with_state=False, durable=False)
+        self._rows = tf.saved_model.Asset(str(path))
+
+    @property
+    def resource_handle(self):
+        """That of the table, or in the graph of the SavedModel the one made there."""
+        return self._table.resource_handle if self._resource_handle is None else self._resource_handle
 
     def _create_resource(self):
-        return library.sparse_emb_embedding_table(count_decay=tf.constant(self.count_decay, tf.float64), **self.options)
+        # Anonymous in the function by which a SavedModel is loaded in Python. Sessions run this op in every run of
+        # their graph, and must find the same table again.
+        in_function = tf.compat.v1.get_default_graph().building_function
+        return self._table._create_resource("" if in_function else f"{self._table.name}_{uuid.uuid4().hex}")
+
+    def _initialize(self):
+        library.sparse_emb_embedding_table_load(self.resource_handle, self._rows.asset_path, "")
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        return {**super()._trackable_children(save_type, **kwargs), "rows": self._rows}

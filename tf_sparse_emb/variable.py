@@ -1,12 +1,15 @@
 """The embedding variable: a table of rows by key, as a Keras variable."""
 
+import functools
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_sparse_emb import ops
 from tf_sparse_emb.gen_ops import library
-from tf_sparse_emb.initializers import RowInitializer, all_rows, choose_row_initializer, choose_seed
+from tf_sparse_emb.initializers import RowInitializer, choose_row_initializer, choose_seed, make_all_rows
 from tf_sparse_emb.ops.keys import as_keys
 from tf_sparse_emb.snapshot import TableSnapshot
 from tf_sparse_emb.table_arguments import (
@@ -19,15 +22,10 @@ from tf_sparse_emb.table_arguments import (
     check_rows,
     choose_storage,
 )
-from tf_sparse_emb.table_resource import TableResource
+from tf_sparse_emb.table_resource import ExportedTable, TableResource
 from tf_sparse_emb.update_rules import get_rule
 
 _NO_LIMIT = 2**63 - 1
-
-_NOT_SAVED = (
-    "the rows of an embedding table cannot be saved in this format yet, and would be lost. Take them with "
-    "`keys, rows = layer.embeddings.export()`, put them back with `layer.embeddings.upsert(keys, rows)`"
-)
 
 
 class EmbeddingVariable(keras.Variable):
@@ -110,7 +108,7 @@ class EmbeddingVariable(keras.Variable):
         self.input_dim = input_dim
         self.storage = choose_storage(storage, input_dim)
         self.initializer = keras.initializers.get(initializer)
-        self.seed = choose_seed(seed, self.initializer)
+        seed = choose_seed(seed, self.initializer)
         self.max_rows = max_rows
         check_max_rows(max_rows, self.storage, input_dim)
         row_init = choose_row_initializer("initializer", self.initializer, self.storage)
@@ -125,8 +123,12 @@ class EmbeddingVariable(keras.Variable):
             name=name,
         )
         self.constraint = keras.constraints.get(constraint)
-        row_init = row_init or RowInitializer("constant", 0.0, 0.0)
+        all_rows = None
+        if row_init is None:
+            row_init = RowInitializer("constant", 0.0, 0.0)
+            all_rows = functools.partial(make_all_rows, self.initializer, seed, (self.input_dim, self.dim))
         self.table = TableResource(
+            all_rows=all_rows,
             table_name=self.path,
             dim=self.dim,
             storage=self.storage,
@@ -135,7 +137,7 @@ class EmbeddingVariable(keras.Variable):
             initializer=row_init.kind,
             initializer_a=row_init.a,
             initializer_b=row_init.b,
-            seed=self.seed,
+            seed=seed,
             has_padding=self.padding_key is not None,
             padding_key=self.padding_key or 0,
             max_norm=self.max_norm or 0.0,
@@ -144,34 +146,21 @@ class EmbeddingVariable(keras.Variable):
             count_decay=self.count_decay,
         )
         self._track_trackable(self.table, "table")
-        if self.storage == "index":
-            with tf.init_scope():
-                self._fill()
+
+    @property
+    def seed(self):
+        """The seed of the initial rows: that given or drawn, or that of what was loaded last."""
+        return self.table.seed
 
     @property
     def table_handle(self):
-        """The handle of the table, a scalar tensor of dtype resource."""
+        """A scalar tensor of dtype resource."""
         return self.table.resource_handle
 
     @property
     def num_counts(self):
         """K, how many counts each row keeps."""
         return 0 if self.counts is None else COUNTS.index(self.counts) + 1
-
-    def _fill(self):
-        """Creates all rows of an index table."""
-        row_init = choose_row_initializer("initializer", self.initializer, self.storage)
-        values = None if row_init else all_rows(self.initializer, self.seed, (self.input_dim, self.dim))
-        chunk = max(1, (1 << 22) // self.dim)
-        for start in range(0, self.input_dim, chunk):
-            keys = tf.range(start, min(start + chunk, self.input_dim), dtype=tf.int64)
-            if values is None:
-                # Not `lookup`, which would bound the norms of rows.
-                self.scatter_add(keys, tf.zeros([tf.size(keys), self.dim]))
-            else:
-                self.upsert(keys, values[start : start + chunk])
-        if self.padding_key is not None:
-            self.upsert([self.padding_key], tf.zeros([1, self.dim]))
 
     def lookup(self, keys, insert=False, missing="initial"):
         """Returns the rows of keys, float32 `keys.shape + [D]`; see `tse.ops.embedding_lookup`."""
@@ -337,6 +326,8 @@ class EmbeddingVariable(keras.Variable):
         """Binds the table to an update rule, for `tse.ops.embedding_update`; optimizers do this when they are built.
 
         Every row gets the rule's state, at its initial value; a state that it had is dropped. The newest binding wins.
+        But state that was loaded while the table had no optimizer is kept by the first that binds the same rule; if it
+        is of another rule, a warning says that it is dropped.
 
         Args:
             rule: "sgd", "momentum", "adagrad", "row_wise_adagrad", "adagrad_decay", "adam", "adam_amsgrad",
@@ -350,7 +341,14 @@ class EmbeddingVariable(keras.Variable):
         state = get_rule(rule).initial_state(self.dim, initial_values)
         with tf.init_scope():
             initial_state = tf.constant(state, tf.float32, shape=[len(state)])
-            return int(library.sparse_emb_embedding_table_bind(self.table_handle, initial_state, rule=rule))
+            bound = library.sparse_emb_embedding_table_bind(self.table_handle, initial_state, rule=rule)
+            if dropped := bound.dropped_rule.numpy().decode():
+                warnings.warn(
+                    f"table '{self.path}': the state of rule {dropped} that was restored with the rows is dropped, "
+                    f"because the optimizer keeps that of rule {rule}",
+                    stacklevel=2,
+                )
+            return int(bound.binding)
 
     @property
     def overwrite_with_gradient(self):
@@ -424,15 +422,74 @@ class EmbeddingVariable(keras.Variable):
                 f"{type(value).__name__}. upsert(keys, rows) sets rows"
             )
 
+    def save(self, path):
+        """Writes the whole table, with the optimizer's state, the counts and the seed, to a file.
+
+        The file is of one moment: what would change the table waits. It appears under its name when it is whole and on
+        the disk; killed at any moment, or with a full disk, the file that was there before is still there. Every byte
+        is covered by a checksum. Needs some 10 MB of memory whatever the size of the table.
+
+        >>> table = tse.EmbeddingVariable(4, seed=1)
+        >>> _ = table.lookup([7, 9], insert=True)
+        >>> table.save("items.table")
+        >>> again = tse.EmbeddingVariable(4)
+        >>> again.load("items.table")
+        >>> int(again.size())
+        2
+
+        Args:
+            path: str or path, on a local file system.
+
+        Raises:
+            tf.errors.ResourceExhaustedError: if the disk is full.
+            tf.errors.NotFoundError, tf.errors.UnavailableError: if the file cannot be made or written.
+        """
+        self.table.save(path)
+
+    def load(self, path):
+        """Replaces the content of the table by that of a file which `save` wrote, in eager mode.
+
+        The table then holds the rows of the file and no others (storage "index": missing rows have their initial
+        values, unless the file is of such a table), whatever storage they come from, and the seed is that of the file.
+        The state is kept if the table is bound to its rule, or to none: then by the first optimizer of that rule. State
+        of another rule is dropped, with a warning. Of the counts, those are kept that both have.
+
+        All of the file is read and checked before the table changes: while it is read, a table that is not empty takes
+        twice its memory. An error leaves the table as it was.
+
+        Raises:
+            tf.errors.DataLossError: if the file is damaged, cut off, or no such file.
+            tf.errors.InvalidArgumentError: if its rows have another width, a key is outside [0, input_dim), or it was
+                written by a newer version or on a machine of the other byte order.
+            tf.errors.ResourceExhaustedError: if it has more rows than max_rows.
+            tf.errors.NotFoundError: if there is no file.
+        """
+        self.table.load(path)
+
+    # What is built inside Keras' scopes has no value yet when a deferred restore comes to it.
+
+    def _serialize_to_tensors(self):
+        return {} if self._value is None else super()._serialize_to_tensors()
+
+    def _restore_from_tensors(self, restored_tensors):
+        return super()._restore_from_tensors(restored_tensors) if restored_tensors else None
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type == "savedmodel":  # asked once for each SavedModel
+            children["table"] = ExportedTable(self.table)
+        return children
+
     # Whatever else reads or writes a variable as one tensor would lose the rows.
 
-    def _refuse_saving(self):
-        """Raises: no format can save the rows yet."""
-        raise TypeError(f"variable '{self.path}': {_NOT_SAVED}")
-
-    def __array__(self, *args, **kwargs):
+    def __array__(self, dtype=None, copy=None):
         """Raises: the rows are no dense tensor; `export` returns them."""
-        self._refuse_saving()
+        raise TypeError(
+            f"variable '{self.path}' is an embedding table, no array: what wants one (a legacy .h5 file, a layer "
+            "that is not of this package) would lose the rows. Save models with tables in tse.Embedding or "
+            "tse.EmbeddingCollection as .keras, .weights.h5, tf.train.Checkpoint or SavedModel, a table by save(path). "
+            "export() returns keys and rows"
+        )
 
     def __tf_tensor__(self, dtype=None, name=None):
         """Raises: the rows are no dense tensor; `lookup` reads them."""
@@ -441,12 +498,3 @@ class EmbeddingVariable(keras.Variable):
     def __deepcopy__(self, memo):
         """Raises: a copy would share the table."""
         raise TypeError(f"variable '{self.path}' is an embedding table and cannot be copied")
-
-    def _serialize_to_tensors(self):
-        self._refuse_saving()
-
-    def _restore_from_tensors(self, restored_tensors):
-        self._refuse_saving()
-
-    def _export_to_saved_model_graph(self, *args, **kwargs):
-        self._refuse_saving()

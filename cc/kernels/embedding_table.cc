@@ -42,8 +42,7 @@ class EmbeddingTableOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("max_norm", &options_.max_norm.limit));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("norm_type", &options_.max_norm.p));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_counts", &options_.key_counts.width));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("container", &container_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("shared_name", &shared_name_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("session_name", &session_name_));
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -61,24 +60,24 @@ class EmbeddingTableOp : public OpKernel {
       return absl::OkStatus();
     };
     EmbeddingTable* made;
-    if (shared_name_.empty()) {
+    if (session_name_.empty()) {
       OP_REQUIRES_OK(ctx, make(&made));
       handle->scalar<ResourceHandle>()() =
           ResourceHandle::MakeRefCountingHandle(made, ctx->device()->name());
       return;
     }
     tensorflow::ResourceMgr* manager = ctx->resource_manager();
-    const std::string& container = container_.empty() ? manager->default_container() : container_;
+    const std::string& container = manager->default_container();
     OP_REQUIRES_OK(ctx,
-                   manager->LookupOrCreate<EmbeddingTable>(container, shared_name_, &made, make));
+                   manager->LookupOrCreate<EmbeddingTable>(container, session_name_, &made, make));
     const RefCountPtr<EmbeddingTable> reference(made);
     handle->scalar<ResourceHandle>()() =
-        tensorflow::MakeResourceHandle<EmbeddingTable>(ctx, container, shared_name_);
+        tensorflow::MakeResourceHandle<EmbeddingTable>(ctx, container, session_name_);
   }
 
  private:
   TableOptions options_;
-  std::string container_, shared_name_;
+  std::string session_name_;
 };
 
 class EmbeddingTableBindOp : public OpKernel {

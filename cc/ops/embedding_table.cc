@@ -27,8 +27,7 @@ REGISTER_OP("SparseEmb>EmbeddingTable")
     .Attr("max_norm: float = 0")
     .Attr("norm_type: float = 2")
     .Attr("num_counts: int = 0")
-    .Attr("container: string = ''")
-    .Attr("shared_name: string = ''")
+    .Attr("session_name: string = ''")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle count_decay;
@@ -36,7 +35,7 @@ REGISTER_OP("SparseEmb>EmbeddingTable")
       return ScalarShape(c);
     })
     .Doc(R"doc(
-A new, empty embedding table, which lives as long as its handle, or under its shared_name as long as
+A new, empty embedding table, which lives as long as its handle, or with a session_name as long as
 the session.
 
 count_decay: float64 scalar, what the counts are multiplied by at every update of the table, in
@@ -55,9 +54,9 @@ padding_key: its initial row is zeros, lookups do not insert it and updates pass
 max_norm: rows are scaled on lookup so that their norm is not beyond it; 0: no bound.
 norm_type: p of that norm, positive or infinity.
 num_counts: K, how many counts each row keeps.
-container: of the shared_name.
-shared_name: empty: every execution makes a new table. Otherwise the first makes it and the others
-  find it: for graphs that sessions run.
+session_name: empty: every execution makes a new table. Otherwise the first makes it and the others
+  find it: for graphs that sessions run. (Of an attribute "shared_name", TensorFlow would make the
+  node's name when it loads a SavedModel, if it is empty, and all tables would be one.)
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableBind")

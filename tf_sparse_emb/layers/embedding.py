@@ -191,6 +191,7 @@ class EmbeddingParts:
         """Returns the constructor's arguments; the seed is the one in use."""
         return {
             **self.table_config.get_config(),
+            **({"seed": self.embeddings.seed} if self.built else {}),
             **super().get_config(),
             "mask_zero": self.mask_zero,
             "combiner": self.combiner,

@@ -164,11 +164,15 @@ class EmbeddingCollectionParts:
         """Returns the constructor's arguments."""
         return {
             **super().get_config(),
-            "tables": [config.get_config() for config in self.table_configs],
+            "tables": [self._table_config(config) for config in self.table_configs],
             "features": [config.get_config() for config in self.feature_configs],
             "concat": self.concat,
             "missing": self.missing,
         }
+
+    def _table_config(self, config):
+        seed = {"seed": self.tables[config.name].seed} if self.built else {}
+        return {**config.get_config(), **seed}
 
     @classmethod
     def from_config(cls, config):
@@ -262,3 +266,10 @@ class EmbeddingCollection(EmbeddingCollectionParts, TableLayer):
             feature that is not [batch, D].
         TypeError, tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError: as `tse.Embedding`.
     """
+
+    def build(self, input_shape=None):
+        """Creates the tables, `self.tables`."""
+        super().build(input_shape)
+        for name, table in self.tables.items():
+            # Keras does not show TensorFlow what is in a dict.
+            self._track_trackable(table, f"tables.{name}", overwrite=True)

@@ -1,9 +1,12 @@
 """What layers with tables share: how they present themselves to Keras."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_sparse_emb import keras_files
 from tf_sparse_emb.snapshot import TableSnapshot
 from tf_sparse_emb.variable import EmbeddingVariable
 
@@ -69,16 +72,6 @@ class TableLayerParts:
         for table, value in zip(self._tables, values, strict=True):
             table.assign(value)
 
-    def save_own_variables(self, store):
-        """Raises: saving tables in Keras' files is not supported yet."""
-        for table in self._tables:
-            table._refuse_saving()
-
-    def load_own_variables(self, store):
-        """Raises: saving tables in Keras' files is not supported yet."""
-        for table in self._tables:
-            table._refuse_saving()
-
 
 class TableLayer(TableLayerParts, keras.layers.Layer):
     """Base of the layers that look keys up in `EmbeddingVariable`s."""
@@ -90,6 +83,8 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
         # Weights and labels of a call keep their bits under a mixed policy; the output is cast.
         self.autocast = False
         self._was_called = False
+        self._saves_assets = False
+        self._awaited_assets = []
         self._check_output_dtype()
 
     def __call__(self, *args, **kwargs):
@@ -123,3 +118,55 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
         # After they became attributes: Keras files a variable under trainable or not for good when it is assigned.
         for table in tables:
             table.trainable = self.trainable
+
+    # For a `.keras` file Keras calls save_assets and load_assets as well, after the variables.
+
+    def save_own_variables(self, store):
+        """Saves the tables, with the optimizer's state, counts and seed, and the other variables of a subclass."""
+        # The weights of a `.keras` file are a part of an archive, unless Keras finds that memory is short.
+        self._saves_assets = getattr(store, "archive", None) is not None
+        for table in self._tables:
+            keras_files.save_table(table.table, store, table.name, in_asset=self._saves_assets)
+        for i, variable in enumerate(self._other_variables):
+            store[str(i)] = variable
+
+    def save_assets(self, dir_path):
+        """Saves the tables of a `.keras` file."""
+        if self._saves_assets:
+            for table in self._tables:
+                table.table.save(Path(dir_path, keras_files.asset_name(table.name)), durable=False)
+
+    def load_own_variables(self, store):
+        """Restores what `save_own_variables` saved; an error leaves each table as it was."""
+        if not self.built:
+            raise ValueError(f"layer '{self.name}' has no tables to load before it is built")
+        for table in self._tables:
+            keras_files.check_table(table.table, store, table.name, self.name)
+        others = self._other_variables
+        if missing := [str(i) for i in range(len(others)) if str(i) not in store]:
+            raise ValueError(f"layer '{self.name}': the file has no variable {missing[0]} of {len(others)}")
+        self._awaited_assets = [t.name for t in self._tables if keras_files.waits_for_asset(store, t.name)]
+        for table in self._tables:
+            keras_files.load_table(table.table, store, table.name)
+        for i, variable in enumerate(others):
+            variable.assign(store[str(i)])
+
+    def load_assets(self, dir_path):
+        """Restores the tables of a `.keras` file."""
+        awaited, self._awaited_assets = self._awaited_assets, []
+        paths = {}
+        for table in self._tables:
+            if table.name not in awaited:
+                continue
+            path = paths[table] = Path(dir_path or "", keras_files.asset_name(table.name))
+            if dir_path is None or not path.exists():
+                raise ValueError(f"layer '{self.name}': the file has lost the rows of table '{table.name}'")
+            table.table.check(path)
+        for table, path in paths.items():
+            table.table.load(path)
+
+    @property
+    def _other_variables(self):
+        """What Keras would save of a subclass that has made variables of its own."""
+        own = self._trainable_variables + self._non_trainable_variables
+        return [variable for variable in own if not isinstance(variable, EmbeddingVariable)]

@@ -7,7 +7,7 @@ import tf_keras
 from tf_sparse_emb.layers.embedding import EmbeddingParts
 from tf_sparse_emb.layers.embedding_collection import EmbeddingCollectionParts
 from tf_sparse_emb.layers.table_layer import TableLayerParts
-from tf_sparse_emb.legacy.table_weight import TableWeight
+from tf_sparse_emb.legacy.table_weight import TableWeight, refuse_saving
 
 
 class TableLayer(TableLayerParts, tf_keras.layers.Layer):
@@ -35,6 +35,15 @@ class TableLayer(TableLayerParts, tf_keras.layers.Layer):
 
     def _adopt(self, tables):
         self._table_weights = [TableWeight(table) for table in tables]
+
+    def save_own_variables(self, store):
+        """Raises: saving tables is not supported yet."""
+        for table in self._tables:
+            refuse_saving(table)
+
+    def load_own_variables(self, store):
+        """Raises: saving tables is not supported yet."""
+        self.save_own_variables(store)
 
 
 @tf_keras.saving.register_keras_serializable(package="tf_sparse_emb")

@@ -5,7 +5,6 @@ import tensorflow as tf
 import tf_keras
 
 from tf_sparse_emb.legacy.table_weight import TableWeight
-from tf_sparse_emb.optimizers.bound import StateInTables
 from tf_sparse_emb.optimizers.checks import check_not_negative
 from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks
 from tf_sparse_emb.optimizers.gradients import map_values, path_of, sum_repeats
@@ -25,6 +24,23 @@ _NOT_HERE = (
     "overrides",
     "use_ema",
 )
+
+_NOT_SAVED = (
+    "the state of this optimizer cannot be saved yet: a part of it is in the rows of embedding tables, "
+    "and would be lost"
+)
+
+
+class StateInTables(tf.train.experimental.PythonState):
+    """Tells a `tf.train.Checkpoint` of the optimizer that it would be saved without the tables' part of its state."""
+
+    def serialize(self):
+        """Raises."""
+        raise TypeError(_NOT_SAVED)
+
+    def deserialize(self, string_value):
+        """Raises."""
+        raise TypeError(_NOT_SAVED)
 
 
 class SparseOptimizer(Rule, tf_keras.optimizers.legacy.Optimizer):

@@ -7,6 +7,15 @@ import tensorflow as tf
 from tf_keras.src.engine.base_layer_utils import TrackableWeightHandler
 
 
+def refuse_saving(table):
+    """Raises: in tf_keras no format saves the rows yet."""
+    raise TypeError(
+        f"variable '{table.path}': the rows of an embedding table cannot be saved by tf_keras yet, and would be lost. "
+        "Take them with `keys, rows = layer.embeddings.export()`, put them back with "
+        "`layer.embeddings.upsert(keys, rows)`"
+    )
+
+
 class TableWeight(tf.Variable, tf.__internal__.types.Tensor, TrackableWeightHandler):
     """What tf_keras lists as the trainable weight in place of an `EmbeddingVariable`, which is one of Keras 3.
 
@@ -111,11 +120,11 @@ class TableWeight(tf.Variable, tf.__internal__.types.Tensor, TrackableWeightHand
 
     def numpy(self):
         """Raises: the rows are no dense array, and would be lost where one is stored."""
-        self.table._refuse_saving()
+        refuse_saving(self.table)
 
     def __array__(self, *args, **kwargs):
         """Raises: the rows are no dense array."""
-        self.table._refuse_saving()
+        refuse_saving(self.table)
 
     def value(self):
         """Raises: the rows are no dense tensor."""
@@ -130,10 +139,10 @@ class TableWeight(tf.Variable, tf.__internal__.types.Tensor, TrackableWeightHand
         return self.table.__tf_tensor__(dtype, name)
 
     def _serialize_to_tensors(self):
-        self.table._refuse_saving()
+        refuse_saving(self.table)
 
     def _restore_from_tensors(self, restored_tensors):
-        self.table._refuse_saving()
+        refuse_saving(self.table)
 
     def _export_to_saved_model_graph(self, *args, **kwargs):
-        self.table._refuse_saving()
+        refuse_saving(self.table)

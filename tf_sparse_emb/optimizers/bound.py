@@ -1,24 +1,5 @@
 """What an optimizer knows of the variables that it was built for."""
 
-import tensorflow as tf
-
-NOT_SAVED = (
-    "the state of this optimizer cannot be saved yet: a part of it is in the rows of embedding tables, "
-    "and would be lost"
-)
-
-
-class StateInTables(tf.train.experimental.PythonState):
-    """Tells a `tf.train.Checkpoint` of the optimizer that it would be saved without the tables' part of its state."""
-
-    def serialize(self):
-        """Raises."""
-        raise TypeError(NOT_SAVED)
-
-    def deserialize(self, string_value):
-        """Raises."""
-        raise TypeError(NOT_SAVED)
-
 
 class Bound:
     """The variables an optimizer was built for, by Keras' variable key.

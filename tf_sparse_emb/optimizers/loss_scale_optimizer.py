@@ -5,11 +5,12 @@ import tensorflow as tf
 
 from tf_sparse_emb.optimizers.checks import check_positive
 from tf_sparse_emb.optimizers.gradients import map_values
+from tf_sparse_emb.optimizers.loading import LoadsBeforeBuild
 from tf_sparse_emb.table_arguments import check_positive as check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="tf_sparse_emb")
-class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+class LossScaleOptimizer(LoadsBeforeBuild, keras.optimizers.LossScaleOptimizer):
     """`keras.optimizers.LossScaleOptimizer` whose check looks at the values of sparse gradients.
 
     The policy `mixed_float16` needs it: wrap the optimizer by yourself, else `compile` wraps it in Keras' own, which
@@ -40,6 +41,11 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         check_positive("initial_scale", initial_scale)
         check_positive_int("dynamic_growth_steps", dynamic_growth_steps)
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
+
+    def build(self, var_list):
+        """Builds the inner optimizer too."""
+        super().build(var_list)
+        self._take_loaded()
 
     def check_finite(self, grads):
         """Returns whether all gradients are finite."""

@@ -5,10 +5,11 @@ import tensorflow as tf
 
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
 from tf_sparse_emb.ops.embedding_lookup import whole_lookup
-from tf_sparse_emb.optimizers.bound import NOT_SAVED, Bound, StateInTables
+from tf_sparse_emb.optimizers.bound import Bound
 from tf_sparse_emb.optimizers.checks import check_no_loss_scale, check_not_negative, check_positive
 from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscale
 from tf_sparse_emb.optimizers.gradients import path_of, sum_repeats
+from tf_sparse_emb.optimizers.loading import LoadsBeforeBuild
 from tf_sparse_emb.optimizers.overrides import Overrides
 from tf_sparse_emb.optimizers.rule import ROW_WISE_VARIABLES, Rule, check_pattern
 from tf_sparse_emb.optimizers.table_group import TableGroup
@@ -16,7 +17,7 @@ from tf_sparse_emb.table_arguments import check_flag
 from tf_sparse_emb.variable import EmbeddingVariable
 
 
-class SparseOptimizer(Rule, keras.optimizers.Optimizer):
+class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
     """Base of the optimizers: Keras optimizers which update embedding tables in place.
 
     One `apply_gradients` takes three kinds of variables:
@@ -112,7 +113,10 @@ class SparseOptimizer(Rule, keras.optimizers.Optimizer):
         self._bound = Bound()
 
     def build(self, var_list):
-        """Creates the state of plain variables and binds tables to the rule, which resets the tables' state."""
+        """Creates the state of plain variables and binds tables to the rule.
+
+        Binding resets the tables' state, unless it was loaded while they had no optimizer, and is of this rule.
+        """
         if self.built:
             return
         var_list = list(var_list)
@@ -150,8 +154,7 @@ class SparseOptimizer(Rule, keras.optimizers.Optimizer):
             self._bound.bindings[self._var_key(table)] = binding
         self._bound.variables = var_list
         self._bound.others = others
-        if tables:
-            self.table_state = StateInTables()
+        self._take_loaded()
 
     def _assign(self, variables):
         """Returns this optimizer's own variables, and a list of (other optimizer, its variables)."""
@@ -397,12 +400,6 @@ class SparseOptimizer(Rule, keras.optimizers.Optimizer):
     def minimize(self, loss, var_list, tape=None):
         """Computes the gradients of the loss and applies them: `compute_gradients`, then `apply_gradients`."""
         return self.apply_gradients(self.compute_gradients(loss, var_list, tape))
-
-    def save_own_variables(self, store):
-        """Raises while tables hold a part of the state: saving them is not supported yet."""
-        if self._bound.tables:
-            raise TypeError(NOT_SAVED)
-        super().save_own_variables(store)
 
     def get_config(self):
         """Returns the constructor's arguments."""

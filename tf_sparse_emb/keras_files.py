@@ -1,0 +1,133 @@
+"""Tables in Keras' files.
+
+In `.weights.h5` and `.weights.json` the bytes of the package's own file (cc/lib/table_file.h) are cut into blocks, a
+dataset each, `<table>.0`, `<table>.1`, ...; they go through a pipe, so that no more than a few blocks are in memory.
+Keras makes the weights of a `.keras` file in memory: there the file is an asset, and the weights say so.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+_BLOCK_BYTES = 4 << 20
+
+
+def save_table(table, store, name, in_asset):
+    """Puts a `TableResource` into a store of Keras; with in_asset only a note that `save_asset` will keep it."""
+    if in_asset:
+        store[f"{name}.asset"] = np.frombuffer(asset_name(name).encode(), np.uint8)
+        return
+    block_bytes = min(_BLOCK_BYTES, int(getattr(store, "max_shard_size", _BLOCK_BYTES)))
+    with contextlib.closing(_read_saved(table, block_bytes)) as blocks:
+        for i, block in enumerate(blocks):
+            store[f"{name}.{i}"] = np.frombuffer(block, np.uint8)
+
+
+def check_table(table, store, name, layer):
+    """Raises a ValueError unless `store` has a table of this name, which fits as far as its beginning says."""
+    if waits_for_asset(store, name):
+        return
+    if f"{name}.asset" not in store and f"{name}.0" not in store:
+        there = sorted({key.rsplit(".", 1)[0] for key in store.keys()})  # noqa: SIM118, a store is no dict
+        raise ValueError(
+            f"layer '{layer}': the file has no rows of table '{name}' in the place of this layer, but "
+            f"[{', '.join(there)}]. It is of another model, or was saved without this package"
+        )
+    blocks, source = _stored(store, name)
+    with contextlib.closing(blocks):
+        _load_blocks(table.check, itertools.islice(blocks, 1), source)
+
+
+def load_table(table, store, name):
+    """Loads a table that `save_table` put into a store, unless it waits for its asset."""
+    if not waits_for_asset(store, name):
+        blocks, source = _stored(store, name)
+        with contextlib.closing(blocks):
+            _load_blocks(table.load, blocks, source)
+
+
+def waits_for_asset(store, name):
+    """Whether the table is in an asset that Keras hands over later; `load_weights` of a `.keras` file never does."""
+    return f"{name}.asset" in store and getattr(store, "archive", None) is None
+
+
+def asset_name(name):
+    """The name of the file of a table."""
+    return f"{name}.table"
+
+
+def _stored(store, name):
+    """The blocks of a table in a store, and what errors call it."""
+    if f"{name}.asset" in store:
+        # Where in the file a layer stands, a store has no public name for.
+        member = "/".join(part for part in ("assets", store._h5_entry_path, asset_name(name)) if part)
+        source = f"'{store.archive.filename}' ({member})"
+        if member not in store.archive.namelist():
+            raise ValueError(f"{source} is not there: the file has lost the rows of table '{name}'")
+        return _archived_blocks(store.archive, member), source
+    path = getattr(store, "path_or_io", None)
+    file = f"'{path}'" if isinstance(path, (str, os.PathLike)) else "the file"
+    return _stored_blocks(store, name), f"table '{name}' in {file}"
+
+
+def _stored_blocks(store, name):
+    i = 0
+    while f"{name}.{i}" in store:
+        yield store[f"{name}.{i}"]
+        i += 1
+
+
+def _archived_blocks(archive, member):
+    with archive.open(member) as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def _make_pipe():
+    read_end, write_end = os.pipe()
+    with contextlib.suppress(OSError):  # beyond what the system allows
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
+    return read_end, write_end
+
+
+def _read_saved(table, block_bytes):
+    """Yields the file of a table in blocks of so many bytes, while it is written."""
+    read_end, write_end = _make_pipe()
+
+    def save():
+        try:
+            table.save(f"/dev/fd/{write_end}", durable=False)
+        finally:
+            os.close(write_end)
+
+    # The pipe is closed first: a writer whose reader has stopped ends with an error, which nobody hears.
+    with ThreadPoolExecutor(1) as pool, os.fdopen(read_end, "rb") as pipe:
+        saved = pool.submit(save)
+        while block := pipe.read(block_bytes):
+            yield block
+        saved.result()
+
+
+def _load_blocks(load, blocks, source):
+    """Calls load(path of a pipe, source=source) while the blocks go into the pipe."""
+    read_end, write_end = _make_pipe()
+
+    def read():
+        try:
+            load(f"/dev/fd/{read_end}", source=source)
+        finally:
+            os.close(read_end)
+
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(read)
+        # A load that has ended early does not read on, and says why.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "wb", buffering=0) as pipe:
+            for block in blocks:
+                left = memoryview(block).cast("B")
+                while left:
+                    left = left[pipe.write(left) :]
+        loaded.result()
