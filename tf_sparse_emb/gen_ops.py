@@ -4,6 +4,8 @@ Loading checks that the library was built for the TensorFlow that is running: th
 with every minor version, and a wrong library would end in an undefined symbol or a crash.
 """
 
+import contextlib
+import contextvars
 from pathlib import Path
 
 import tensorflow as tf
@@ -38,4 +40,24 @@ def _load():
         ) from error
 
 
-library = _load()
+class _Library:
+    """The ops by name."""
+
+    def __init__(self, loaded):
+        self._loaded = loaded
+        self._stand_ins = contextvars.ContextVar("stand_ins", default=None)
+
+    def __getattr__(self, name):
+        return getattr(self._stand_ins.get() or self._loaded, name)
+
+    @contextlib.contextmanager
+    def replaced_by(self, stand_ins):
+        """Within it the ops that this thread calls are those of `stand_ins`, by the same names (None: the ops again)."""
+        token = self._stand_ins.set(stand_ins)
+        try:
+            yield
+        finally:
+            self._stand_ins.reset(token)
+
+
+library = _Library(_load())

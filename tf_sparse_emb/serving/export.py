@@ -1,0 +1,187 @@
+"""`export_for_serving`: a model as a SavedModel of TensorFlow's own ops."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_sparse_emb.gen_ops import library
+from tf_sparse_emb.ops.embedding_lookup import check_missing
+from tf_sparse_emb.serving.folded_table import FoldedTable
+from tf_sparse_emb.serving.row_formats import RowFormat
+from tf_sparse_emb.serving.signatures import flat_function, input_specs, type_specs
+from tf_sparse_emb.serving.stock_ops import StockOps
+from tf_sparse_emb.serving.tracing import Tracing
+from tf_sparse_emb.variable import EmbeddingVariable
+from tf_sparse_emb.whole_files import check_new_folder, whole_folder
+
+# In the folder that SavedModels leave to others: what the tables are, and where in its variables.
+DESCRIPTION = os.path.join("assets.extra", "tf_sparse_emb.json")
+
+DEFAULT = "serving_default"
+
+
+class ExportedTable(NamedTuple):
+    """A table in an export: its rows, the bytes of keys and rows, and the error that `rows_dtype` made."""
+
+    rows: int
+    bytes: int
+    max_error: float  # the greatest |x - what is read| of an element
+    rms_error: float  # the root of its mean square
+
+
+def export_for_serving(model, path, *, input_signature=None, signatures=None, missing=None, rows_dtype="float32"):
+    """Writes a model as a SavedModel that needs TensorFlow and not this package."""
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"model must be a Keras model or layer, got {type(model).__name__}")
+    if not model.built:
+        raise ValueError(f"model '{model.name}' is not built: call it on data first, or fit it")
+    if missing is not None:
+        check_missing(missing)
+    row_format = RowFormat(rows_dtype)
+    if "://" in os.fspath(path):
+        raise ValueError(f"path must be a local folder, which can be renamed in one step, got {os.fspath(path)!r}")
+    check_new_folder(path)
+    if signatures is not None and input_signature is not None:
+        raise ValueError("give input_signature, of the model's call, or signatures, functions that have their own")
+    if signatures is None:
+        arguments = input_specs(model, input_signature)
+    else:
+        signatures = _check_signatures(signatures)
+
+    tracing = Tracing()
+    tables = _Tables(model, row_format)
+    stock_ops = StockOps(tables.find, missing, tracing.check)
+    root = tf.Module()
+    with library.replaced_by(stock_ops), tracing.fresh_methods(_layers(model)):
+        if signatures is None:
+            root.serve = tracing.function(_call(model), type_specs(arguments), autograph=False)
+            flat, specs = flat_function(root.serve.get_concrete_function(), arguments)
+            concrete = {DEFAULT: tf.function(flat, specs, autograph=False).get_concrete_function()}
+        else:
+            functions = {
+                name: tracing.function(function.python_function, function.input_signature)
+                for name, function in signatures.items()
+            }
+            concrete = {name: function.get_concrete_function() for name, function in functions.items()}
+            for name, function in functions.items():
+                if name != DEFAULT:
+                    setattr(root, name, function)
+        for name, function in concrete.items():
+            _check_ops(name, function)
+        root.tables = tables.folded
+        root.captured = _captured(model, concrete.values())
+        with whole_folder(path) as folder:
+            tf.saved_model.save(root, folder, signatures=concrete)
+            tables.describe(os.path.join(folder, DESCRIPTION))
+    return tables.summary()
+
+
+def _check_signatures(signatures):
+    """signatures as a dict of name -> `tf.function` with an input_signature."""
+    if not isinstance(signatures, dict):
+        signatures = {DEFAULT: signatures}
+    for name, function in signatures.items():
+        if getattr(function, "input_signature", None) is None or not hasattr(function, "python_function"):
+            raise TypeError(
+                f"signatures must be tf.functions with an input_signature, got {name!r}: {function!r}; "
+                "@tf.function(input_signature=[tf.TensorSpec([None, 3], tf.int64, name='items')])"
+            )
+    return signatures
+
+
+def _call(model):
+    def call(*inputs):
+        return model(*inputs, training=False)
+
+    return call
+
+
+def _layers(model):
+    return [part for part in tf.train.TrackableView(model).descendants() if isinstance(part, keras.layers.Layer)]
+
+
+class _Tables:
+    """The tables of a model, each folded when the trace first looks into it."""
+
+    def __init__(self, model, row_format):
+        self._row_format = row_format
+        self._variables = [variable for variable in model.variables if isinstance(variable, EmbeddingVariable)]
+        self._by_handle = {}
+        self.folded = []
+
+    def find(self, handle):
+        """The `FoldedTable` of a table's handle."""
+        if id(handle) in self._by_handle:
+            return self._by_handle[id(handle)]
+        for variable in self._variables:
+            if variable.table_handle is handle:
+                name = f"tf_sparse_emb_table_{len(self.folded)}"
+                # In a thread of its own, outside of the trace, in which TensorFlow would take the variables for the
+                # function's, and trace it twice.
+                with ThreadPoolExecutor(1) as thread:
+                    table = thread.submit(FoldedTable, variable, self._row_format, name).result()
+                self.folded.append(table)
+                self._by_handle[id(handle)] = table
+                return table
+        raise ValueError("the model looks into a table that is not among its variables: make it an attribute of a layer")
+
+    def summary(self):
+        """dict of path -> `ExportedTable`."""
+        return {
+            table.path: ExportedTable(table.num_rows, table.num_bytes, table.max_error, table.rms_error)
+            for table in self.folded
+        }
+
+    def describe(self, path):
+        """Writes what `DESCRIPTION` holds."""
+        suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+        tables = [
+            {
+                "name": table.path,
+                "dim": table.dim,
+                "input_dim": table.input_dim,
+                "rows": table.num_rows,
+                "rows_dtype": self._row_format.dtype,
+                "max_error": table.max_error,
+                "rms_error": table.rms_error,
+                "variables": {
+                    part: f"tables/{number}/{part}{suffix}"
+                    for part in ("keys", "rows", "scales")
+                    if getattr(table, part) is not None
+                },
+            }
+            for number, table in enumerate(self.folded)
+        ]
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"tables": tables}, file, indent=1)
+
+
+def _captured(model, functions):
+    """What functions use of the model besides its tables: variables, lookup tables and assets.
+
+    The model itself is not saved with them, because its embedding tables would be.
+    """
+    captured = {id(tensor) for function in functions for tensor in function.captured_inputs}
+    kept = {id(variable): variable for function in functions for variable in function.variables}
+    for part in tf.train.TrackableView(model).descendants():
+        if isinstance(part, tf.saved_model.experimental.TrackableResource):
+            is_used = id(part.resource_handle) in captured
+        else:
+            is_used = isinstance(part, tf.saved_model.Asset) and id(part.asset_path) in captured
+        if is_used:
+            kept[id(part)] = part
+    return list(kept.values())
+
+
+def _check_ops(name, function):
+    """Raises a ValueError if the function, or one that it calls, has an op of this package."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
+    ours = sorted({node.op for node in nodes if node.op.startswith("SparseEmb>")})
+    if ours:
+        raise ValueError(f"signature {name!r} still has the ops {', '.join(ours)}: it calls a tf.function traced before")

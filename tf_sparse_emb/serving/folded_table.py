@@ -1,0 +1,184 @@
+"""A table as TensorFlow's own structures: variables of keys and rows, and a hash table from key to row number."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_sparse_emb.initializers import choose_row_initializer
+from tf_sparse_emb.serving.initial_rows import InitialRows, bound_norms
+
+_CHUNK_BYTES = 1 << 24
+
+
+class _KeyIndex(tf.saved_model.experimental.TrackableResource):
+    """A hash table from key to position in `keys`, filled from that variable when a SavedModel is loaded.
+
+    `tf.lookup.StaticHashTable` would write keys and positions into the graph, 16 bytes a key.
+    """
+
+    def __init__(self, keys, name):
+        super().__init__()
+        self.keys = keys
+        self._shared_name = name
+        # The handle is made when it is first asked for: here, because inside a trace it would be of that graph.
+        with tf.init_scope():
+            self._handle = self.resource_handle
+
+    def _create_resource(self):
+        types = {"key_dtype": tf.int64, "value_dtype": tf.int64}
+        graph = tf.compat.v1.get_default_graph()
+        if tf.executing_eagerly() or graph.building_function:
+            return tf.raw_ops.AnonymousHashTable(**types)
+        # In the plain graph that TensorFlow Serving runs, a resource is found again by its name.
+        return tf.raw_ops.HashTableV2(shared_name=self._shared_name, **types)
+
+    def _initialize(self):
+        keys = self.keys.read_value()
+        positions = tf.range(tf.size(keys, tf.int64), dtype=tf.int64)
+        tf.raw_ops.LookupTableImportV2(table_handle=self.resource_handle, keys=keys, values=positions)
+
+    def find(self, keys, default):
+        """The position of each of keys int64 [N], `default` for those that are not there."""
+        positions = tf.raw_ops.LookupTableFindV2(
+            table_handle=self.resource_handle, keys=keys, default_value=tf.constant(default, tf.int64)
+        )
+        positions.set_shape(keys.shape)
+        return positions
+
+
+class FoldedTable(tf.Module):
+    """The rows of an `EmbeddingVariable` as they are now, to be looked up by TensorFlow's own ops.
+
+    The table of a whole vocabulary (storage "index") is an array; others have `keys` [V], and one more row, of zeros,
+    where missing keys are found. A padding key that has no row is given its zeros here. Rows are bounded by `max_norm`,
+    as a lookup outside of training returns them.
+
+    Memory: the encoded rows, the keys, and one chunk.
+
+    Args:
+        variable: `EmbeddingVariable`.
+        row_format: `RowFormat`.
+        name: str, of its resource in the export.
+
+    Raises:
+        ValueError: if a row is beyond the format.
+        RuntimeError: if the table changes meanwhile.
+    """
+
+    def __init__(self, variable, row_format, name):
+        super().__init__(name=name)
+        self.path = variable.path
+        self.dim = variable.dim
+        self.input_dim = variable.input_dim
+        self.max_norm = variable.max_norm
+        self.norm_type = variable.norm_type
+        self.row_format = row_format
+        initializer = choose_row_initializer("initializer", variable.initializer, variable.storage)
+        self.initial_rows = InitialRows(initializer, variable.seed, variable.dim)
+        self.max_error = 0.0
+        self._squared_error = 0.0
+        size = int(variable.size())
+        is_array = variable.storage == "index" and size == variable.input_dim
+        padding = []
+        if not is_array and variable.padding_key is not None and not variable.contains([variable.padding_key])[0]:
+            padding = [variable.padding_key]
+        self.num_rows = size + len(padding)
+        with tf.device("CPU:0"):
+            self.rows = self._variable([self.num_rows + (not is_array), self.dim], row_format.dtype, "rows")
+            self.scales = None
+            if row_format.has_scales:
+                self.scales = self._variable([self.num_rows + (not is_array)], "float32", "scales")
+            keys = self._copy_rows(variable, size)
+            if is_array:
+                if not np.array_equal(keys, np.arange(size)):
+                    self._changed()
+                self.keys = self._index = None
+                return
+            self.keys = self._variable([self.num_rows], "int64", "keys")
+            self.keys.assign(np.concatenate([keys, np.array(padding, np.int64)]))
+            self._index = _KeyIndex(self.keys, name)
+
+    @staticmethod
+    def _variable(shape, dtype, name):
+        return tf.Variable(tf.zeros(shape, dtype), trainable=False, name=name)
+
+    def _copy_rows(self, variable, size):
+        """Copies rows chunk by chunk; returns the keys."""
+        keys, position = [], 0
+        for chunk_keys, rows in variable.export_chunks(max(1, _CHUNK_BYTES // (4 * self.dim))):
+            if self.max_norm is not None:
+                rows = variable.lookup(chunk_keys)
+            end = position + len(chunk_keys)
+            if end > size:
+                self._changed()
+            chunk_keys, rows = chunk_keys.numpy(), rows.numpy()
+            encoded, scales = self.row_format.encode(rows, chunk_keys, self.path)
+            # Slices, because a scatter would make TensorFlow copy the variable whenever it is read, as saving does.
+            self.rows[position:end].assign(encoded)
+            if scales is not None:
+                self.scales[position:end].assign(scales)
+            if encoded is not rows:
+                errors = np.abs(self.row_format.decode(encoded, scales).astype(np.float64) - rows)
+                self.max_error = max(self.max_error, float(errors.max()))
+                self._squared_error += float((errors**2).sum())
+            keys.append(chunk_keys)
+            position = end
+        if position != size or int(variable.size()) != size:
+            self._changed()
+        return np.concatenate(keys) if keys else np.zeros(0, np.int64)
+
+    def _changed(self):
+        raise RuntimeError(f"table '{self.path}' changed while it was exported; do not train it at the same time")
+
+    @property
+    def rms_error(self):
+        """The root of the mean squared error of an element, float."""
+        return (self._squared_error / max(1, self.num_rows * self.dim)) ** 0.5
+
+    @property
+    def num_bytes(self):
+        """The bytes of keys and rows."""
+        num_keys = 0 if self.keys is None else self.num_rows
+        return 8 * num_keys + self.num_rows * self.row_format.bytes_of_row(self.dim)
+
+    def contains(self, keys):
+        """Whether each of keys int64 [N] has a row."""
+        if self._index is None:
+            return (keys >= 0) & (keys < self.input_dim)
+        with tf.device("CPU:0"):
+            return self._index.find(keys, self.num_rows) < self.num_rows
+
+    def lookup(self, keys, missing):
+        """The rows of keys int64 [N], float32 [N, D]; a missing key reads as its initial row, or as zeros."""
+        with tf.device("CPU:0"):
+            if self._index is None:
+                return self._read(keys)
+            checks = []
+            if self.input_dim is not None:
+                checks = [assert_in_range(keys, self.input_dim, f"keys of table '{self.path}'")]
+            with tf.control_dependencies(checks):
+                positions = self._index.find(keys, self.num_rows)
+            rows = self._read(positions)
+            if missing == "zeros" or self.initial_rows.are_zeros:
+                return rows
+            is_missing = tf.equal(positions, self.num_rows)
+            return tf.cond(
+                tf.reduce_any(is_missing), lambda: self._with_initial_rows(rows, keys, is_missing), lambda: rows
+            )
+
+    def _read(self, positions):
+        scales = None if self.scales is None else tf.gather(self.scales, positions)
+        return self.row_format.decode(tf.gather(self.rows, positions), scales)
+
+    def _with_initial_rows(self, rows, keys, is_missing):
+        places = tf.where(is_missing)
+        initial = self.initial_rows.of(tf.gather(keys, places[:, 0]))
+        return tf.tensor_scatter_nd_update(rows, places, bound_norms(initial, self.max_norm, self.norm_type))
+
+
+def assert_in_range(keys, input_dim, name, allowed=()):
+    """An op that fails unless all keys are in [0, input_dim) or allowed."""
+    is_right = (keys >= 0) & (keys < input_dim)
+    for key in allowed:
+        is_right |= tf.equal(keys, key)
+    message = f"keys must be in [0, {input_dim}) ({name}), got"
+    return tf.raw_ops.Assert(condition=tf.reduce_all(is_right), data=[message, keys], summarize=20)
