@@ -24,6 +24,7 @@ from tf_sparse_emb.functional import (  # noqa: E402
     safe_embedding_lookup_sparse,
 )
 from tf_sparse_emb.layers import Embedding, EmbeddingCollection, FeatureConfig, TableConfig  # noqa: E402
+from tf_sparse_emb.serving import ExportedTable, export_for_serving  # noqa: E402
 from tf_sparse_emb.snapshot import TableSnapshot  # noqa: E402
 from tf_sparse_emb.variable import EmbeddingVariable  # noqa: E402
 
@@ -41,11 +42,13 @@ __all__ = [
     "Embedding",
     "EmbeddingCollection",
     "EmbeddingVariable",
+    "ExportedTable",
     "FeatureConfig",
     "TableConfig",
     "TableSnapshot",
     "embedding_lookup",
     "embedding_lookup_sparse",
+    "export_for_serving",
     "initializers",
     "ops",
     "optimizers",

@@ -88,14 +88,15 @@ class FoldedTable(tf.Module):
             if row_format.has_scales:
                 self.scales = self._variable([self.num_rows + (not is_array)], "float32", "scales")
             keys = self._copy_rows(variable, size)
+            self.keys = self._index = None
             if is_array:
                 if not np.array_equal(keys, np.arange(size)):
                     self._changed()
-                self.keys = self._index = None
                 return
             self.keys = self._variable([self.num_rows], "int64", "keys")
             self.keys.assign(np.concatenate([keys, np.array(padding, np.int64)]))
-            self._index = _KeyIndex(self.keys, name)
+            if self.num_rows > 0:  # TensorFlow's hash tables cannot be initialised without a key.
+                self._index = _KeyIndex(self.keys, name)
 
     @staticmethod
     def _variable(shape, dtype, name):
@@ -142,21 +143,21 @@ class FoldedTable(tf.Module):
 
     def contains(self, keys):
         """Whether each of keys int64 [N] has a row."""
-        if self._index is None:
-            return (keys >= 0) & (keys < self.input_dim)
         with tf.device("CPU:0"):
-            return self._index.find(keys, self.num_rows) < self.num_rows
+            if self.keys is None:
+                return (keys >= 0) & (keys < self.input_dim)
+            return self._find(keys) < self.num_rows
 
     def lookup(self, keys, missing):
         """The rows of keys int64 [N], float32 [N, D]; a missing key reads as its initial row, or as zeros."""
         with tf.device("CPU:0"):
-            if self._index is None:
+            if self.keys is None:
                 return self._read(keys)
             checks = []
             if self.input_dim is not None:
                 checks = [assert_in_range(keys, self.input_dim, f"keys of table '{self.path}'")]
             with tf.control_dependencies(checks):
-                positions = self._index.find(keys, self.num_rows)
+                positions = self._find(keys)
             rows = self._read(positions)
             if missing == "zeros" or self.initial_rows.are_zeros:
                 return rows
@@ -164,6 +165,10 @@ class FoldedTable(tf.Module):
             return tf.cond(
                 tf.reduce_any(is_missing), lambda: self._with_initial_rows(rows, keys, is_missing), lambda: rows
             )
+
+    def _find(self, keys):
+        """The positions of keys, that of the row of zeros for missing ones."""
+        return tf.zeros_like(keys) if self._index is None else self._index.find(keys, self.num_rows)
 
     def _read(self, positions):
         scales = None if self.scales is None else tf.gather(self.scales, positions)

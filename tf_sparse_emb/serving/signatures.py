@@ -1,5 +1,6 @@
 """What an export is called with: the specs of a model's inputs as tensors with names."""
 
+import contextlib
 from typing import NamedTuple
 
 import keras
@@ -26,19 +27,24 @@ def input_specs(model, input_signature):
         TypeError: if they are something else.
     """
     if input_signature is None:
-        try:
-            input_signature = [model.input]
-        except (AttributeError, ValueError):
-            raise ValueError(
-                f"input_signature is needed for '{model.name}', which is no Functional or Sequential model of known "
-                "inputs: give specs such as [tf.TensorSpec([None, 3], tf.int64, name='items')]"
-            ) from None
+        input_signature = _symbolic_inputs(model)
     if not isinstance(input_signature, (list, tuple)):
         input_signature = [input_signature]
     return [
         _named("inputs" if position == 0 else f"inputs_{position}", argument)
         for position, argument in enumerate(input_signature)
     ]
+
+
+def _symbolic_inputs(model):
+    with contextlib.suppress(AttributeError, ValueError):
+        return [model.input]  # Functional: in the structure that it takes
+    with contextlib.suppress(AttributeError, ValueError):
+        return list(model.inputs)  # Sequential
+    raise ValueError(
+        f"input_signature is needed for '{model.name}', which is no Functional or Sequential model of known inputs: give "
+        "specs such as [tf.TensorSpec([None, 3], tf.int64, name='items')]"
+    )
 
 
 def type_specs(arguments):
@@ -57,8 +63,9 @@ def type_specs(arguments):
 def flat_function(function, arguments):
     """`function` as one of plain tensors, and their specs: what a signature takes.
 
-    A ragged input x comes as x (its values) and x_row_splits (x_row_splits_0, ... of the outermost axis first, if there
-    are several), a sparse one as x (its values), x_indices and x_dense_shape.
+    A ragged tensor x comes as x (its values) and x_row_splits (x_row_splits_0, ... of the outermost axis first, if there
+    are several), a sparse one as x (its values), x_indices and x_dense_shape; so do those that are returned. Outputs
+    are called by the keys of a dict, else output_0, output_1 ...
     """
     items = [item for argument in arguments for item in _flatten(argument)]
     parts = [_parts(item) for item in items]
@@ -69,7 +76,7 @@ def flat_function(function, arguments):
         for item, size in zip(items, sizes, strict=True):
             values.append(_together(item.spec, tensors[:size]))
             del tensors[:size]
-        return function(*[_fill(argument, values) for argument in arguments])
+        return _flat_outputs(function(*[_fill(argument, values) for argument in arguments]))
 
     return flat, [spec for part in parts for spec in part]
 
@@ -77,11 +84,9 @@ def flat_function(function, arguments):
 def _parts(item):
     name, spec = item
     if isinstance(spec, tf.RaggedTensorSpec):
-        several = spec.ragged_rank > 1
-        splits = [f"{name}_row_splits{f'_{axis}' if several else ''}" for axis in range(spec.ragged_rank)]
         return [
             tf.TensorSpec([None, *spec.shape[spec.ragged_rank + 1 :]], spec.dtype, name),
-            *(tf.TensorSpec([None], spec.row_splits_dtype, split) for split in splits),
+            *(tf.TensorSpec([None], spec.row_splits_dtype, part) for part in _split_names(name, spec.ragged_rank)),
         ]
     if isinstance(spec, tf.SparseTensorSpec):
         rank = spec.shape.rank
@@ -91,6 +96,26 @@ def _parts(item):
             tf.TensorSpec([rank], tf.int64, f"{name}_dense_shape"),
         ]
     return [tf.TensorSpec(spec.shape, spec.dtype, name)]
+
+
+def _split_names(name, ragged_rank):
+    return [f"{name}_row_splits{f'_{axis}' if ragged_rank > 1 else ''}" for axis in range(ragged_rank)]
+
+
+def _flat_outputs(outputs):
+    has_names = isinstance(outputs, dict) and not any(isinstance(x, (dict, list, tuple)) for x in outputs.values())
+    named = outputs.items() if has_names else ((f"output_{i}", x) for i, x in enumerate(tf.nest.flatten(outputs)))
+    flat = {}
+    for name, value in named:
+        if isinstance(value, tf.RaggedTensor):
+            splits = value.nested_row_splits
+            flat[name] = value.flat_values
+            flat.update(zip(_split_names(name, len(splits)), splits, strict=True))
+        elif isinstance(value, tf.SparseTensor):
+            flat |= {name: value.values, f"{name}_indices": value.indices, f"{name}_dense_shape": value.dense_shape}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _together(spec, tensors):
