@@ -175,7 +175,9 @@ class Subclassed(keras.Model):
         self.words = keras.layers.StringLookup(vocabulary=["a", "b"])
         self.dense = keras.layers.Dense(2)
         self.table.build()
-        self.dense.build([None, 4])  # here, because Keras' layers that are built inside of a tf.function are built twice
+        self.dense.build(
+            [None, 4]
+        )  # here, because Keras' layers that are built inside of a tf.function are built twice
 
     @tf.function
     def call(self, inputs, training=False):

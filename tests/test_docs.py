@@ -2,8 +2,10 @@
 
 import doctest
 import inspect
+import os
 import pathlib
 import re
+import tempfile
 
 import keras
 import numpy as np
@@ -53,7 +55,8 @@ def test_the_code_after_each_migration_runs(package, code):
 def test_the_example_of_each_public_name_runs(name, member):
     examples = doctest.DocTestParser().get_examples(inspect.getdoc(member))
     assert examples or name == "tse.ops.KeyDedup", "no example"
-    names = {"tse": tse, "keras": keras, "np": np, "tf": tf, "model": _model(name)}
+    modules = {"keras": keras, "np": np, "os": os, "tempfile": tempfile, "tf": tf, "tse": tse}
+    names = modules | {"model": _model(name)}
     for example in examples:
         exec(compile(example.source, name, "single"), names)
 

@@ -1,6 +1,5 @@
 """Exports for serving answer as the models do, in a process that has TensorFlow alone."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path

@@ -52,7 +52,7 @@ class _Library:
 
     @contextlib.contextmanager
     def replaced_by(self, stand_ins):
-        """Within it the ops that this thread calls are those of `stand_ins`, by the same names (None: the ops again)."""
+        """Within it this thread's ops are those of `stand_ins`, by the same names; None: the ops again."""
         token = self._stand_ins.set(stand_ins)
         try:
             yield

@@ -48,7 +48,9 @@ def whole_folder(path):
 def check_new_folder(path):
     """Raises a FileExistsError if there is something at `path` but an empty folder."""
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise FileExistsError(f"path must not exist yet, or be an empty folder, got {os.fspath(path)!r}, which is there")
+        raise FileExistsError(
+            f"path must not exist yet, or be an empty folder, got {os.fspath(path)!r}, which is there"
+        )
 
 
 def _temporary(path):

@@ -25,16 +25,84 @@ DEFAULT = "serving_default"
 
 
 class ExportedTable(NamedTuple):
-    """A table in an export: its rows, the bytes of keys and rows, and the error that `rows_dtype` made."""
+    """What `tse.export_for_serving` says of a table.
+
+    >>> tse.ExportedTable(rows=100, bytes=13600, max_error=0.0, rms_error=0.0).bytes
+    13600
+
+    Attributes:
+        rows: int, how many rows the export holds.
+        bytes: int, of their keys and rows.
+        max_error: float, the greatest |x - x'| of an element x that is read as x', measured over the table; 0 for
+            rows_dtype "float32".
+        rms_error: float, the root of its mean square.
+    """
 
     rows: int
     bytes: int
-    max_error: float  # the greatest |x - what is read| of an element
-    rms_error: float  # the root of its mean square
+    max_error: float
+    rms_error: float
 
 
 def export_for_serving(model, path, *, input_signature=None, signatures=None, missing=None, rows_dtype="float32"):
-    """Writes a model as a SavedModel that needs TensorFlow and not this package."""
+    """Writes a model as a SavedModel of TensorFlow's own ops, for processes that do not have this package.
+
+    TensorFlow Serving, the C API and `tf.saved_model.load` take it as they take any other. Each table that the model
+    looks into becomes a variable of its rows and a hash table from key to row (that of a whole vocabulary: an array);
+    all forms of keys, combiners, padding, `max_norm` and shared tables are there. A missing key reads as the row that
+    the table would give it, computed from seed and key: the same bits for zeros, constants and uniform rows, to 1e-6
+    for the normals. What belongs to training (inserting, counting, the optimizer's state) is left out.
+
+    Outputs are those of `model(inputs, training=False)`: the same bits for float32 rows, but for `max_norm`, whose
+    norms are sums of another order (1e-6).
+
+    >>> inputs = keras.Input([3], dtype="int64", name="items")
+    >>> model = keras.Sequential([inputs, tse.Embedding(None, 8, combiner="mean")])
+    >>> folder = os.path.join(tempfile.mkdtemp(), "1")
+    >>> tables = tse.export_for_serving(model, folder, rows_dtype="float16")
+    >>> serve = tf.saved_model.load(folder).signatures["serving_default"]
+    >>> serve(items=tf.constant([[1, 2**40, -7]]))["output_0"].shape
+    TensorShape([1, 8])
+
+    The model is as it was, also if the export fails, and `path` is there whole or not at all: it is written under
+    another name beside it. Memory: the keys and rows that are written, and 40 MB. Do not train the tables meanwhile.
+
+    A hash table takes the memory of its keys once more in the process that serves, and a lookup costs about what the
+    model's own does (`benchmarks/serving_latency.py`; the README has figures).
+
+    Args:
+        model: Keras model or layer, built. Its methods may be `tf.function`s; other `tf.function`s that look keys up
+            are refused, because they would keep the trace of the export.
+        path: str or path of a local folder that does not exist, or is empty. TensorFlow Serving expects a number, the
+            version, for its last part.
+        input_signature: None (default): the inputs of a Functional or Sequential model. Needed for others: as for
+            `model.export`, a list of the positional arguments of the call (or the only one) made of `tf.TensorSpec`,
+            `tf.RaggedTensorSpec`, `tf.SparseTensorSpec`, `keras.InputSpec`, `keras.KerasTensor`, or arrays or tensors
+            whose first axis is the batch.
+        signatures: None (default), or what to export in place of the model's call: a `tf.function` with an
+            input_signature, or a dict of name -> such. Only the tables that they look into are written: a tower of a
+            retrieval model, features parsed from `tf.train.Example`.
+        missing: None (default): what each layer says; "initial" or "zeros": what missing keys read as in all of them.
+        rows_dtype: how rows x are written; they are read as float32. `max_error` of the return value is measured.
+            "float32" (default): 4 D bytes.
+            "float16": 2 D bytes, |x - x'| <= 2^-11 |x|, or 2^-25 where |x| < 2^-14.
+            "int8": D + 4 bytes, x' = s round(x / s) with s = max_d |x_d| / 127 for each row; |x - x'| <= s / 2.
+
+    Returns:
+        dict of the tables' paths -> `tse.ExportedTable`.
+
+    Signatures: `serving_default` takes and returns tensors by name, as `model.export` has it: inputs by the names of
+    `keras.Input` or of specs, or the keys of a dict; outputs by the keys of a dict, or output_0, output_1 ... A ragged
+    input x is the tensors x (its values) and x_row_splits (x_row_splits_0, x_row_splits_1 ... if there are several), a
+    sparse one x, x_indices and x_dense_shape. The loaded object's `serve` takes what the model takes.
+
+    Raises:
+        TypeError: if model is no Keras layer, or signatures have no input_signature.
+        ValueError: if the model is not built or an argument is out of its range, if a row is beyond rows_dtype, or if
+            the call uses ops of this package that have no counterpart (reading counts, say).
+        FileExistsError: if there is something at path.
+        RuntimeError: if a table changes meanwhile.
+    """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {type(model).__name__}")
     if not model.built:
@@ -127,7 +195,9 @@ class _Tables:
                 self.folded.append(table)
                 self._by_handle[id(handle)] = table
                 return table
-        raise ValueError("the model looks into a table that is not among its variables: make it an attribute of a layer")
+        raise ValueError(
+            "the model looks into a table that is not among its variables: make it an attribute of a layer"
+        )
 
     def summary(self):
         """dict of path -> `ExportedTable`."""
@@ -184,4 +254,6 @@ def _check_ops(name, function):
     nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
     ours = sorted({node.op for node in nodes if node.op.startswith("SparseEmb>")})
     if ours:
-        raise ValueError(f"signature {name!r} still has the ops {', '.join(ours)}: it calls a tf.function traced before")
+        raise ValueError(
+            f"signature {name!r} still has the ops {', '.join(ours)}: it calls a tf.function traced before"
+        )

@@ -1,12 +1,14 @@
 """A table as TensorFlow's own structures: variables of keys and rows, and a hash table from key to row number."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
 from tf_sparse_emb.initializers import choose_row_initializer
 from tf_sparse_emb.serving.initial_rows import InitialRows, bound_norms
 
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 22
 
 
 class _KeyIndex(tf.saved_model.experimental.TrackableResource):
@@ -82,50 +84,44 @@ class FoldedTable(tf.Module):
         if not is_array and variable.padding_key is not None and not variable.contains([variable.padding_key])[0]:
             padding = [variable.padding_key]
         self.num_rows = size + len(padding)
-        with tf.device("CPU:0"):
-            self.rows = self._variable([self.num_rows + (not is_array), self.dim], row_format.dtype, "rows")
-            self.scales = None
-            if row_format.has_scales:
-                self.scales = self._variable([self.num_rows + (not is_array)], "float32", "scales")
-            keys = self._copy_rows(variable, size)
-            self.keys = self._index = None
-            if is_array:
-                if not np.array_equal(keys, np.arange(size)):
-                    self._changed()
-                return
-            self.keys = self._variable([self.num_rows], "int64", "keys")
-            self.keys.assign(np.concatenate([keys, np.array(padding, np.int64)]))
-            if self.num_rows > 0:  # TensorFlow's hash tables cannot be initialised without a key.
-                self._index = _KeyIndex(self.keys, name)
+        beside = 0 if is_array else 1
+        rows = _aligned_zeros([self.num_rows + beside, self.dim], row_format.dtype)
+        scales = _aligned_zeros([self.num_rows + beside], "float32") if row_format.has_scales else None
+        keys = _aligned_zeros([self.num_rows], "int64")
+        keys[size:] = padding
+        self._copy_rows(variable, size, keys, rows, scales)
+        self.rows = _variable(rows, "rows")
+        self.scales = None if scales is None else _variable(scales, "scales")
+        self.keys = self._index = None
+        if is_array:
+            if not np.array_equal(keys, np.arange(size)):
+                self._changed()
+            return
+        self.keys = _variable(keys, "keys")
+        if self.num_rows > 0:  # TensorFlow's hash tables cannot be initialised without a key.
+            self._index = _KeyIndex(self.keys, name)
 
-    @staticmethod
-    def _variable(shape, dtype, name):
-        return tf.Variable(tf.zeros(shape, dtype), trainable=False, name=name)
-
-    def _copy_rows(self, variable, size):
-        """Copies rows chunk by chunk; returns the keys."""
-        keys, position = [], 0
-        for chunk_keys, rows in variable.export_chunks(max(1, _CHUNK_BYTES // (4 * self.dim))):
+    def _copy_rows(self, variable, size, keys, rows, scales):
+        """Copies the table into the arrays, chunk by chunk."""
+        position = 0
+        for chunk_keys, chunk in variable.export_chunks(max(1, _CHUNK_BYTES // (4 * self.dim))):
             if self.max_norm is not None:
-                rows = variable.lookup(chunk_keys)
+                chunk = variable.lookup(chunk_keys)
             end = position + len(chunk_keys)
             if end > size:
                 self._changed()
-            chunk_keys, rows = chunk_keys.numpy(), rows.numpy()
-            encoded, scales = self.row_format.encode(rows, chunk_keys, self.path)
-            # Slices, because a scatter would make TensorFlow copy the variable whenever it is read, as saving does.
-            self.rows[position:end].assign(encoded)
+            keys[position:end], chunk = chunk_keys.numpy(), chunk.numpy()
+            encoded, chunk_scales = self.row_format.encode(chunk, keys[position:end], self.path)
+            rows[position:end] = encoded
             if scales is not None:
-                self.scales[position:end].assign(scales)
-            if encoded is not rows:
-                errors = np.abs(self.row_format.decode(encoded, scales).astype(np.float64) - rows)
+                scales[position:end] = chunk_scales
+            if encoded is not chunk:
+                errors = np.abs(self.row_format.decode(encoded, chunk_scales).astype(np.float64) - chunk)
                 self.max_error = max(self.max_error, float(errors.max()))
                 self._squared_error += float((errors**2).sum())
-            keys.append(chunk_keys)
             position = end
         if position != size or int(variable.size()) != size:
             self._changed()
-        return np.concatenate(keys) if keys else np.zeros(0, np.int64)
 
     def _changed(self):
         raise RuntimeError(f"table '{self.path}' changed while it was exported; do not train it at the same time")
@@ -178,6 +174,24 @@ class FoldedTable(tf.Module):
         places = tf.where(is_missing)
         initial = self.initial_rows.of(tf.gather(keys, places[:, 0]))
         return tf.tensor_scatter_nd_update(rows, places, bound_norms(initial, self.max_norm, self.norm_type))
+
+
+def _aligned_zeros(shape, dtype):
+    """A NumPy array of zeros that TensorFlow can take without a copy."""
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(num_bytes + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
+
+
+def _variable(array, name):
+    """A variable that holds the memory of the array.
+
+    Filling a `tf.Variable` part by part costs a copy of it: its sparse updates make every later read one.
+    """
+    value = tf.experimental.dlpack.from_dlpack(array.__dlpack__()) if array.size else tf.constant(array)
+    with tf.device("CPU:0"):
+        return tf.Variable(value, trainable=False, name=name)
 
 
 def assert_in_range(keys, input_dim, name, allowed=()):

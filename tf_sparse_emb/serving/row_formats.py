@@ -56,8 +56,5 @@ class RowFormat:
 
     def decode(self, rows, scales):
         """Returns encoded rows as float32; NumPy arrays or tensors."""
-        if isinstance(rows, np.ndarray):
-            rows = rows.astype(np.float32)
-        else:
-            rows = tf.cast(rows, tf.float32)
+        rows = rows.astype(np.float32) if isinstance(rows, np.ndarray) else tf.cast(rows, tf.float32)
         return rows if scales is None else rows * scales[:, np.newaxis]

@@ -42,8 +42,8 @@ def _symbolic_inputs(model):
     with contextlib.suppress(AttributeError, ValueError):
         return list(model.inputs)  # Sequential
     raise ValueError(
-        f"input_signature is needed for '{model.name}', which is no Functional or Sequential model of known inputs: give "
-        "specs such as [tf.TensorSpec([None, 3], tf.int64, name='items')]"
+        f"input_signature is needed for '{model.name}', which is no Functional or Sequential model of known inputs: "
+        "give specs such as [tf.TensorSpec([None, 3], tf.int64, name='items')]"
     )
 
 
@@ -51,9 +51,11 @@ def type_specs(arguments):
     """The `tf.TypeSpec`s of structures of `InputSpec`, tensors bearing their names."""
     return [
         _map(
-            lambda item: tf.TensorSpec(item.spec.shape, item.spec.dtype, item.name)
-            if isinstance(item.spec, tf.TensorSpec)
-            else item.spec,
+            lambda item: (
+                tf.TensorSpec(item.spec.shape, item.spec.dtype, item.name)
+                if isinstance(item.spec, tf.TensorSpec)
+                else item.spec
+            ),
             argument,
         )
         for argument in arguments
@@ -63,9 +65,9 @@ def type_specs(arguments):
 def flat_function(function, arguments):
     """`function` as one of plain tensors, and their specs: what a signature takes.
 
-    A ragged tensor x comes as x (its values) and x_row_splits (x_row_splits_0, ... of the outermost axis first, if there
-    are several), a sparse one as x (its values), x_indices and x_dense_shape; so do those that are returned. Outputs
-    are called by the keys of a dict, else output_0, output_1 ...
+    A ragged tensor x comes as x (its values) and x_row_splits (x_row_splits_0, ... of the outermost axis first, if
+    there are several), a sparse one as x (its values), x_indices and x_dense_shape; so do those that are returned.
+    Outputs are called by the keys of a dict, else output_0, output_1 ...
     """
     items = [item for argument in arguments for item in _flatten(argument)]
     parts = [_parts(item) for item in items]
