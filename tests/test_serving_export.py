@@ -12,6 +12,7 @@ from serving_cases import LAYERS, MODELS, flat_inputs, flat_outputs
 import tf_sparse_emb as tse
 
 SCRIPT = Path(__file__).parent / "without_package.py"
+C_API = Path(__file__).parent / "c_api.py"
 # Norms and normals are computed by other functions of float32 or float64.
 NOT_BY_BITS = ("initial_normal", "initial_truncated_normal", "max_norm_1.0", "max_norm_2.0", "max_norm_3.0")
 
@@ -88,3 +89,16 @@ def test_every_kind_of_model_answers_as_it_predicts_where_the_package_cannot_be_
     assert sorted(got) == sorted(want)
     for output, value in want.items():
         _assert_equal(got[output], value, output)
+
+
+def test_the_c_api_loads_an_export_and_answers_as_the_model_predicts(answers, tmp_path):
+    path = answers["sequential"]["path"]
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
+    np.save(tmp_path / "keys.npy", np.load(path.parent / "inputs.npz")["serving_default/keys"])
+    library = Path(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2")
+    names = signature.inputs["keys"].name, signature.outputs["output_0"].name
+    arguments = [library, path, names[0], tmp_path / "keys.npy", names[1], tmp_path / "rows.npy"]
+    run = subprocess.run([sys.executable, C_API, *arguments], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr[-2000:]
+    np.testing.assert_array_equal(np.load(tmp_path / "rows.npy"), answers["sequential"]["model"]["output_0"])
