@@ -141,7 +141,7 @@ def export_for_serving(model, path, *, input_signature=None, signatures=None, mi
         for name, function in concrete.items():
             _check_ops(name, function)
         root.tables = tables.folded
-        root.captured = _captured(model, concrete.values())
+        root.captured = _captured(model, concrete.values(), tables.variables())
         with whole_folder(path) as folder:
             tf.saved_model.save(root, folder, signatures=concrete)
             tables.describe(os.path.join(folder, DESCRIPTION))
@@ -199,6 +199,10 @@ class _Tables:
             "the model looks into a table that is not among its variables: make it an attribute of a layer"
         )
 
+    def variables(self):
+        """The variables of all folded tables."""
+        return [variable for table in self.folded for variable in table.variables]
+
     def summary(self):
         """dict of path -> `ExportedTable`."""
         return {
@@ -231,13 +235,15 @@ class _Tables:
             json.dump({"tables": tables}, file, indent=1)
 
 
-def _captured(model, functions):
+def _captured(model, functions, tables):
     """What functions use of the model besides its tables: variables, lookup tables and assets.
 
     The model itself is not saved with them, because its embedding tables would be.
     """
     captured = {id(tensor) for function in functions for tensor in function.captured_inputs}
     kept = {id(variable): variable for function in functions for variable in function.variables}
+    for variable in tables:
+        kept.pop(id(variable), None)
     for part in tf.train.TrackableView(model).descendants():
         if isinstance(part, tf.saved_model.experimental.TrackableResource):
             is_used = id(part.resource_handle) in captured
