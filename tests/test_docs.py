@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 
 def _public():
     modules = {"tse": tse} | {
-        f"tse.{name}": getattr(tse, name) for name in ("initializers", "legacy", "ops", "optimizers")
+        f"tse.{name}": getattr(tse, name) for name in ("initializers", "interchange", "legacy", "ops", "optimizers")
     }
     for prefix, module in modules.items():
         for name in module.__all__:
@@ -49,6 +49,14 @@ _AFTER = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "migrating.md").rea
 @pytest.mark.parametrize("package, code", zip(("keras", "torch", "xdl", "tfra"), _AFTER, strict=True))
 def test_the_code_after_each_migration_runs(package, code):
     exec(compile(code, f"migrating.md, from {package}", "exec"), {})
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_code_in_the_guide_to_serving_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), flags=re.S)
+    assert len(code) == 2
+    exec(compile(code[number], "serving.md", "exec"), {})
 
 
 @pytest.mark.parametrize("name, member", _public(), ids=lambda value: value if isinstance(value, str) else "")
