@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import re
 import sys
 
 import keras
@@ -21,6 +22,8 @@ _PATHS = """paths:
   rows.parquet           columns key, row, state (needs pyarrow)
   PREFIX                 PREFIX-keys and PREFIX-values, the raw files of TensorFlow Recommenders Addons
   model.weights.h5       the matrices in Keras' weights (read only)
+  model/ckpt-7           a TensorFlow checkpoint; or the folder of a CheckpointManager (read only)
+  item.table             a table's own file (read only)
   FOLDER                 an export of tse.export_for_serving (read only)
 Where a path holds several tables, PATH::TABLE is one of them.
 
@@ -214,5 +217,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, tf.errors.OpError) as error:
-        print(f"python -m tf_sparse_emb: {error}", file=sys.stderr)
+        # TensorFlow says which op it was, before and after.
+        message = re.sub(r"^\{\{.*?\}\} | \[Op:.*\]$", "", str(error))
+        print(f"python -m tf_sparse_emb: {message}", file=sys.stderr)
         return FAILED

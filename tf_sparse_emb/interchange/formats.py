@@ -2,6 +2,9 @@
 
 import os
 
+import tensorflow as tf
+
+from tf_sparse_emb.interchange.checkpoints import is_table_file, read_checkpoint, read_table_file
 from tf_sparse_emb.interchange.npz import NpzSource, read_npy, write_npz
 from tf_sparse_emb.interchange.parquet import ParquetSource, write_parquet
 from tf_sparse_emb.interchange.raw import KEYS, VALUES, RawSource, shards_of, write_raw
@@ -9,7 +12,10 @@ from tf_sparse_emb.interchange.saved_models import read_h5, read_saved_model
 
 WRITERS = {"npz": write_npz, "parquet": write_parquet, "raw": write_raw}
 
-_READ = ".npz, .npy, .parquet, .h5 files, raw -keys and -values files, and folders of tse.export_for_serving"
+_READ = (
+    ".npz, .npy, .parquet, .h5 and table files, raw -keys and -values files, TensorFlow's checkpoints, and folders of "
+    "tse.export_for_serving"
+)
 
 
 def read_tables(path):
@@ -22,7 +28,8 @@ def read_tables(path):
 
     Args:
         path: str or path: a `.npz`, `.npy`, `.parquet` or `.weights.h5` file, the prefix of `-keys` and `-values`
-            files, or the folder of an export for serving.
+            files, a file of `EmbeddingVariable.save`, the prefix of a TensorFlow checkpoint or the folder of a
+            `tf.train.CheckpointManager` (its latest), or the folder of an export for serving.
 
     Returns:
         dict of table name -> `RowSource`; the name is "" in formats that hold one.
@@ -35,11 +42,18 @@ def read_tables(path):
     suffix = os.path.splitext(path)[1].lower()
     if os.path.exists(path + KEYS) or path.endswith((KEYS, VALUES)) or shards_of(path):
         return {"": RawSource(path)}
+    if os.path.exists(path + ".index"):
+        return read_checkpoint(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no {path}")
     if os.path.isdir(path):
         if os.path.exists(os.path.join(path, "saved_model.pb")):
             return read_saved_model(path)
+        latest = tf.train.latest_checkpoint(path)
+        if latest is not None:
+            return read_checkpoint(latest)
+    elif is_table_file(path):
+        return {"": read_table_file(path)}
     elif suffix == ".npz":
         return {"": NpzSource(path)}
     elif suffix == ".npy":
