@@ -66,8 +66,11 @@ class InitialRows:
         if kind == "uniform":
             middle = np.float32((np.float64(b) + a) / 2)
             half_width = np.float32((np.float64(b) - a) / 2)
-            u = tf.cast(tf.cast(_shift(bits, 40), tf.int32) - (1 << 23), tf.float32)
-            return middle + half_width * (u * np.float32(2.0**-23))
+            u = tf.cast(tf.cast(_shift(bits, 40), tf.int32) - (1 << 23), tf.float64)
+            # float64 has room for the product of two float32 and loses nothing that their sum needs: so a compiler that
+            # fuses the two (XLA does, in float32) changes no bit.
+            product = tf.cast(np.float64(half_width) * (u * 2.0**-23), tf.float32)
+            return tf.cast(np.float64(middle) + tf.cast(product, tf.float64), tf.float32)
         high = tf.cast(_shift(bits, 40), tf.float64)
         if kind == "normal":
             u1 = (high + 1.0) * 2.0**-24
