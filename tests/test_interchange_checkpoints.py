@@ -96,9 +96,10 @@ def test_a_damaged_checkpoint_is_an_error_and_leaves_the_table_as_it_was(model, 
     prefix = tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt"))
     (name,) = [name for name, source in read_tables(prefix).items() if source.details.get("seed") == 1]
     rows = next(read_table(prefix, name).chunks()).rows
-    path = tmp_path / "ckpt.data-00000-of-00001"
+    row = rows[10].tobytes()
+    (path,) = [path for path in tmp_path.glob("ckpt.data-*") if row in path.read_bytes()]
     data = bytearray(path.read_bytes())
-    data[data.index(rows[10].tobytes())] ^= 1
+    data[data.index(row)] ^= 1
     path.write_bytes(data)
     table = tse.EmbeddingVariable(D)
     table.upsert([1], np.ones([1, D]))
