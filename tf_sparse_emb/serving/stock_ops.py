@@ -114,7 +114,7 @@ class StockOps:
         leads_back = tf.tensor_scatter_nd_update(tf.zeros_like(inverse), came_from[:, tf.newaxis], inverse)
         return tf.concat([parts[f] for f in order], 0), leads_back, counts, table_splits
 
-    def sparse_emb_embedding_lookup(self, *, tables, keys, table_splits, anchors, insert, missing):
+    def sparse_emb_embedding_lookup(self, *, tables, keys, table_splits, anchors, insert, missing, keys_differ):
         """The rows of keys; inserts nothing."""
         self._on_call()
         missing = self._missing or missing
