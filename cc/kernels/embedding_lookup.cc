@@ -55,12 +55,14 @@ class EmbeddingLookupOp : public OpKernel {
       if (!insert_) continue;
       OP_REQUIRES_OK(ctx, ToAbsl((*tables[t])->CheckRoom(table_keys, splits.size(t), &pool)));
     }
-    for (int t = 0; t < num_tables_; ++t) {
-      float* out = rows->matrix<float>().data() + splits.begin(t) * dim;
-      OP_REQUIRES_OK(ctx, ToAbsl((*tables[t])
-                                     ->Lookup(all_keys + splits.begin(t), splits.size(t), insert_,
-                                              missing_, out, &pool)));
-    }
+    float* const out = rows->matrix<float>().data();
+    OP_REQUIRES_OK(ctx,
+                   splits.ForEachTable(30 + dim, &pool, [&](int64_t t, WorkerPool* table_pool) {
+                     const int64_t begin = splits.begin(t);
+                     return (*tables[t])
+                         ->Lookup(all_keys + begin, splits.size(t), insert_, missing_,
+                                  out + begin * dim, table_pool);
+                   }));
   }
 
  private:

@@ -85,13 +85,15 @@ class EmbeddingUpdateOp : public OpKernel {
       OP_REQUIRES_OK(ctx, ToAbsl((*tables[t])->CheckUpdate(call, bindings_[t])));
       OP_REQUIRES_OK(ctx, ToAbsl((*tables[t])->CheckRoom(table_keys, splits.size(t), &pool)));
     }
-    for (int t = 0; t < num_tables_; ++t) {
-      const float* table_grads = grads.matrix<float>().data() + splits.begin(t) * grads.dim_size(1);
-      OP_REQUIRES_OK(
-          ctx, ToAbsl((*tables[t])
-                          ->Update(all_keys + splits.begin(t), table_grads, splits.size(t), call,
-                                   bindings_[t], keys_differ_, &pool)));
-    }
+    const int64_t dim = grads.dim_size(1);
+    const float* const all_grads = grads.matrix<float>().data();
+    OP_REQUIRES_OK(ctx,
+                   splits.ForEachTable(30 + dim, &pool, [&](int64_t t, WorkerPool* table_pool) {
+                     const int64_t begin = splits.begin(t);
+                     return (*tables[t])
+                         ->Update(all_keys + begin, all_grads + begin * dim, splits.size(t), call,
+                                  bindings_[t], keys_differ_, table_pool);
+                   }));
   }
 
  private:
