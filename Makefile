@@ -5,7 +5,7 @@
 #   make test     runs all tests
 #   make build    builds the op library in place
 #   make lint     checks style
-#   make bench    times a training step, and apply_gradients on plain variables, beside stock Keras
+#   make bench    runs the benchmarks beside FBGEMM, PyTorch, TFRA and Keras (an hour or so); make bench-quick a part of each
 #
 # PYTHON chooses the interpreter, TENSORFLOW the package: make test PYTHON=python3.12 TENSORFLOW="tensorflow==2.20.*"
 
@@ -24,7 +24,7 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 .PHONY: $(VENV)/.config
 endif
 
-.PHONY: din test test-cc build lint format bench wheel clean
+.PHONY: din test test-cc build lint format bench bench-quick wheel clean
 
 din: build
 	$(BIN)/python examples/din/train.py
@@ -40,16 +40,22 @@ build: $(VENV)/.built
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h' 'benchmarks/*.cc')
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h')
+	$(BIN)/clang-format -i $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h' 'benchmarks/*.cc')
 
+# BENCH has more flags: make bench-quick BENCH="--workload bag wide --peers fbgemm". The peers' environments are made
+# under build/bench.
 bench: build
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(BIN)/python benchmarks/run.py --workload scale
 	$(BIN)/python benchmarks/apply_gradients.py
+
+bench-quick: build
+	$(BIN)/python benchmarks/run.py --quick $(BENCH)
 
 wheel: build
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .

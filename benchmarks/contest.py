@@ -66,6 +66,12 @@ class Contestant:
             raise ContestantError(f"{self.name}: {answer['error']}\n{tail}")
         return answer["result"]
 
+    def cpu_seconds(self):
+        """The CPU time that the process has used."""
+        with open(f"/proc/{self._process.pid}/stat") as stat:
+            user, system = stat.read().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def close(self):
         """Ends the process."""
         with contextlib.suppress(BrokenPipeError):
@@ -121,7 +127,7 @@ def interleave(running, rounds, burst, again=True):
     Args:
         running: list of `Contestant`.
         rounds: int.
-        burst: function(contestant), which returns of each step a list that begins with its ms and its ms of CPU time.
+        burst: function(contestant), which returns a list, what was measured of each step.
         again: whether a burst can be done again.
 
     Returns: by name a dict: "steps", what `burst` returned, one after the other; "others", the cores that other
@@ -138,10 +144,10 @@ def interleave(running, rounds, burst, again=True):
 
 def _watch(contestant, burst):
     time.sleep(0.02)  # until threads of the one before that still spin for work are asleep
-    begin, busy = time.perf_counter(), _busy_seconds()
+    begin, others = time.perf_counter(), _busy_seconds() - contestant.cpu_seconds()
     steps = burst(contestant)
-    elapsed, busy = time.perf_counter() - begin, _busy_seconds() - busy
-    return {"steps": steps, "others": max(busy - sum(step[1] for step in steps) / 1e3, 0.0) / elapsed}
+    elapsed, others = time.perf_counter() - begin, _busy_seconds() - contestant.cpu_seconds() - others
+    return {"steps": steps, "others": max(others, 0.0) / elapsed}
 
 
 def _quiet(bursts):

@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 import matplotlib
+import matplotlib.ticker
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -16,13 +17,15 @@ import matplotlib.pyplot as plt  # noqa: E402
 OURS, PEERS, LIMIT = "#1f6fb4", "#9a9a9a", "#c0392b"
 
 
-def bars(axes, results, value, label, text="{:.3g}"):
+def bars(axes, results, value, label):
     """Horizontal bars, ours in blue, in the order given, from the top; a log scale where they differ much."""
     values = [result[value] for result in results]
     names = [result["contestant"] for result in results]
     places = range(len(results))[::-1]
     drawn = axes.barh(places, values, color=[OURS if name.startswith("tse") else PEERS for name in names])
-    axes.bar_label(drawn, [text.format(value) for value in values], padding=3, fontsize=8)
+    axes.bar_label(
+        drawn, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values], padding=3, fontsize=8
+    )
     axes.set_yticks(places, names, fontsize=8)
     axes.set_xlabel(label, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
@@ -31,6 +34,8 @@ def bars(axes, results, value, label, text="{:.3g}"):
         axes.set_xlim(min(values) / 2, max(values) * 3)
     else:
         axes.set_xlim(0, max(values) * 1.2)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    axes.xaxis.set_major_formatter("{x:,.10g}")
 
 
 def panels(results, key):
@@ -40,22 +45,27 @@ def panels(results, key):
     }
 
 
-def draw(content, groups, value, label, path, text="{:.3g}", limit=False):
+def draw(content, groups, value, label, path, limit=False):
     """A figure with a panel of bars for each group, {title: results}; with `limit`, a line at the memory's limit."""
+    columns = min(len(groups), 3)
+    lines = -(-len(groups) // columns)
     tallest = max(map(len, groups.values()))
-    figure, all_axes = plt.subplots(
-        1, len(groups), figsize=(2.5 + 4.4 * len(groups), 1.3 + 0.32 * tallest), squeeze=False, layout="constrained"
-    )
-    for axes, (title, results) in zip(all_axes[0], groups.items(), strict=True):
-        bars(axes, results, value, label, text)
+    size = (2.2 + 4.2 * columns, 1.0 + (0.9 + 0.3 * tallest) * lines)
+    figure, all_axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in all_axes.flat[len(groups) :]:
+        axes.set_visible(False)
+    for axes, (title, results) in zip(all_axes.flat, groups.items(), strict=False):
+        bars(axes, results, value, label)
         if limit:
             for place, result in zip(range(len(results))[::-1], results, strict=True):
                 axes.plot([result["limit_ms"]] * 2, [place - 0.4, place + 0.4], color=LIMIT, linewidth=2)
             axes.plot([], [], color=LIMIT, linewidth=2, label="the memory's limit")
-            axes.set_xlim(left=min(axes.get_xlim()[0] or 0, *(0.7 * result["limit_ms"] for result in results)))
+            if axes.get_xscale() == "log":
+                axes.set_xlim(left=min(axes.get_xlim()[0], *(0.5 * result["limit_ms"] for result in results)))
         axes.set_title(title, fontsize=10)
     if limit:
-        figure.legend(loc="outside lower right", fontsize=8, frameon=False)
+        handles, labels = all_axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", fontsize=8, frameon=False)
     heading = f"{content['title']}\n{content['machine']['cpu']}, {content['machine']['cores']} cores"
     noisy = max((result.get("others", 0.0) for result in content["results"]), default=0.0)
     figure.suptitle(heading + (f"; NOT QUIET: others used {noisy:.1f} cores" if noisy >= 0.15 else ""), fontsize=10)
@@ -88,38 +98,30 @@ def draw_sizes(content, results, path):
 def draw_workload(content, folder):
     """All figures of a workload's results."""
     name, results = content["workload"], content["results"]
+    path, step = folder / f"{name}.png", "ms a step (less is better)"
     if not results:
         return
     if name in ("history", "bag", "wide", "cold"):
         groups = {f"D = {dim}": of_dim for dim, of_dim in panels(results, "dim").items()}
-        draw(content, groups, "median_ms", "ms a step (less is better)", folder / f"{name}.png", limit=True)
+        draw(content, groups, "median_ms", step, path, limit=True)
     elif name == "threads":
-        groups = panels(results, "part")
-        draw(content, groups, "median_ms", "ms a step (less is better)", folder / f"{name}.png")
+        draw(content, panels(results, "part"), "median_ms", step, path)
     elif name == "growth":
-        groups = {"inserts": results}
-        draw(content, groups, "inserts_per_second", "inserts a second", folder / f"{name}.png", "{:,.0f}")
+        draw(content, {"": results}, "inserts_per_second", "inserts a second (more is better)", path)
     elif name == "serving":
-        threads = max(result["threads"] for result in results)
+        most = [result for result in results if result["threads"] == max(one["threads"] for one in results)]
         groups = {
-            f"batch {batch}, {tables} table{'s' if tables > 1 else ''}": of_tables
-            for batch, of_batch in panels([one for one in results if one["threads"] == threads], "batch").items()
-            for tables, of_tables in panels(of_batch, "tables").items()
+            f"batch {batch}, {tables} table{'s' if tables > 1 else ''}": of_both
+            for tables, of_tables in panels(most, "tables").items()
+            for batch, of_both in panels(of_tables, "batch").items()
         }
-        draw(content, groups, "p50_us", "median microseconds (less is better)", folder / f"{name}.png")
+        draw(content, groups, "p50_us", "median microseconds (less is better)", path)
     elif name == "din":
-        draw(
-            content,
-            panels(results, "log"),
-            "examples_per_second",
-            "examples a second",
-            folder / f"{name}.png",
-            "{:,.0f}",
-        )
+        draw(content, panels(results, "log"), "examples_per_second", "examples a second (more is better)", path)
     elif name == "storages":
-        draw_sizes(content, [result for result in results if result["part"] == "size"], folder / "storages_sizes.png")
-        groups = {part: of_part for part, of_part in panels(results, "part").items() if part in ("history", "cold")}
-        draw(content, groups, "median_ms", "ms a step (less is better)", folder / "storages.png", limit=True)
+        parts = panels(results, "part")
+        draw_sizes(content, parts["size"], folder / "storages_sizes.png")
+        draw(content, {part: parts[part] for part in ("history", "cold")}, "median_ms", step, path, limit=True)
 
 
 def main():

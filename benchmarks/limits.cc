@@ -1,10 +1,12 @@
-// Measures what the machine's memory can do: the rate of a copy, and of reads and updates of rows at random places.
+// Measures what the machine's memory can do: the rate of a copy, and of reads and updates of rows
+// at random places.
 //
 //   limits THREADS TABLE_BYTES HUGE_PAGES copy|read|update [ROW_BYTES]
 //
-// Prints nanoseconds, the best of 5 passes: of a byte moved (copy: read and written), or of a row. Rows lie side by side
-// in a table of TABLE_BYTES; each thread touches places of a fixed pseudorandom order, prefetching 16 rows ahead, and
-// reads a row (a sum of its floats) or adds to it. HUGE_PAGES 1 asks the kernel for them, 0 asks it not to.
+// Prints nanoseconds, the best of 5 passes: of a byte moved (copy: read and written), or of a row.
+// Rows lie side by side in a table of TABLE_BYTES; each thread touches places of a fixed
+// pseudorandom order, prefetching 16 rows ahead, and reads a row (a sum of its floats) or adds to
+// it. HUGE_PAGES 1 asks the kernel for them, 0 asks it not to.
 
 #include <sys/mman.h>
 
@@ -45,7 +47,8 @@ double Seconds(int threads, const Work& work) {
     for (int t = 1; t < threads; ++t) workers.emplace_back(work, t, pass);
     work(0, pass);
     for (auto& worker : workers) worker.join();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   return best;
 }
@@ -65,20 +68,23 @@ int main(int argc, char** argv) {
   const std::string what = argv[4];
   if (what == "copy") {
     const size_t half = table_bytes / 2, share = half / threads;
-    const double seconds =
-        Seconds(threads, [&](int t, int) { std::memcpy(table + half + t * share, table + t * share, share); });
+    const double seconds = Seconds(threads, [&](int t, int) {
+      std::memcpy(table + half + t * share, table + t * share, share);
+    });
     std::printf("%.6f\n", seconds * 1e9 / (2.0 * share * threads));
     return 0;
   }
   if (argc < 6) return 2;
-  const int64_t row_bytes = std::atoll(argv[5]), floats = row_bytes / 4, rows = table_bytes / row_bytes;
+  const int64_t row_bytes = std::atoll(argv[5]), floats = row_bytes / 4,
+                rows = table_bytes / row_bytes;
   const int64_t count = std::min<int64_t>(rows, (int64_t{1} << 29) / row_bytes) / threads;
   const bool updates = what == "update";
   volatile float sink = 0;
   const double seconds = Seconds(threads, [&](int t, int pass) {
     // The top 32 bits of a hash, scaled to the number of rows: no division.
     auto row_at = [&](int64_t i) {
-      const uint64_t place = Mix((static_cast<uint64_t>(pass) << 48) + (static_cast<uint64_t>(t) << 40) + i) >> 32;
+      const uint64_t place =
+          Mix((static_cast<uint64_t>(pass) << 48) + (static_cast<uint64_t>(t) << 40) + i) >> 32;
       return table + static_cast<int64_t>(place * static_cast<uint64_t>(rows) >> 32) * row_bytes;
     };
     float sums[16] = {};

@@ -18,7 +18,7 @@ def print_training(title, results):
     Adagrad), width and threads. GB/s is what the step must move at least over its time, "limit" the time that this
     takes at the measured rates of the memory.
     """
-    columns = [("", 32), ("D", 4), ("thr", 4), ("ms", 9), ("cpu ms", 9), ("/ slab", 8), ("/ index", 8)]
+    columns = [("", 38), ("D", 4), ("thr", 4), ("ms", 9), ("cpu ms", 9), ("/ slab", 8), ("/ index", 8)]
     columns += [("ns/key", 9), ("GB/s", 7), ("limit ms", 10), ("/ limit", 8)]
     rows = []
     for result in results:

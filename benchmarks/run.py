@@ -24,8 +24,8 @@ if not __package__:
 from benchmarks.environments import BUILD_DIR, PEERS, python_of
 from benchmarks.limits import Limits
 
+# The last takes minutes and most of the memory: only when it is named.
 WORKLOADS = ("history", "bag", "wide", "cold", "growth", "serving", "storages", "threads", "din", "scale")
-ALONE = ("scale",)  # takes minutes and most of the memory: only when it is named
 FOLDER = pathlib.Path(__file__).resolve().parent
 
 
@@ -47,8 +47,16 @@ class Settings:
         self._limits = {}
 
     def chosen(self, entries):
-        """The entries of --peers, and ours."""
-        return [entry for entry in entries if entry.peer == "ours" or self.peers is None or entry.peer in self.peers]
+        """The entries of --peers, and ours; without those whose environment cannot be made here."""
+        wanted = [entry for entry in entries if entry.peer == "ours" or self.peers is None or entry.peer in self.peers]
+        missing = set()
+        for peer in dict.fromkeys(entry.peer for entry in wanted):
+            try:
+                python_of(peer)
+            except (OSError, subprocess.CalledProcessError) as error:
+                self.note_failure(f"{peer} is left out, its environment cannot be made: {error}")
+                missing.add(peer)
+        return [entry for entry in wanted if entry.peer not in missing]
 
     def limits(self, threads):
         """The memory's limits for so many threads."""
@@ -74,9 +82,8 @@ def parse_arguments(arguments=None):
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--workload", nargs="+", choices=WORKLOADS, default=[name for name in WORKLOADS if name not in ALONE],
-        help="default: all but scale, which needs 14 GiB"
-    )  # fmt: skip
+        "--workload", nargs="+", choices=WORKLOADS, default=WORKLOADS[:-1], help="default: all but scale (14 GiB)"
+    )
     parser.add_argument("--quick", action="store_true", help="D = 32, smaller tables, less time: for a first look")
     parser.add_argument("--dims", type=int, nargs="+", help="widths, where a workload has several (16 32 64)")
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="default: all; none after the flag: ours alone")

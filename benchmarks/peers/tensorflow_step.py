@@ -4,7 +4,9 @@ import tensorflow as tf
 
 
 def use_threads(threads):
-    """Before the first op."""
+    """Before the first op; None leaves TensorFlow as it is."""
+    if threads is None:
+        return
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 

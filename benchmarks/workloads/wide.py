@@ -14,7 +14,13 @@ CARDINALITIES = (
     *(300_000, 150_000, 90_000, 40_000, 20_000, 15_000, 12_000, 10_000),
     *(7_000, 5_000, 3_000, 2_000, 1_500, 1_000, 600, 300, 100, 60, 25, 15, 10),
 )
-ENTRIES = [training.ours("slab"), training.ours("index"), *training.PEERS]
+ENTRIES = [
+    training.ours("slab"),
+    training.ours("slab", "row_wise_adam"),
+    training.ours("index"),
+    training.ours("index", "row_wise_adam"),
+    *training.PEERS,
+]
 
 
 def task(seed, quick):

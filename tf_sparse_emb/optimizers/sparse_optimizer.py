@@ -30,7 +30,7 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
 
     Repeated keys are summed first, then divided by the loss scale, clipped, and the rule is applied once. All gradients
     are checked to be finite, before and after clipping, before any variable changes; a pass over the
-    gradients costs 1 to 4 % of a step's processor time (`benchmarks/train_step.py --check-finite`).
+    gradients costs 1 to 4 % of a step's processor time (`benchmarks/check_finite.py`).
 
     A finite gradient beyond 1.8e19, whose square overflows float32, is not refused: where the rule squares it, it makes
     the state of its own row infinite, as in Keras, and harms no other row. Other errors of a table (`max_rows`) stop a
