@@ -47,7 +47,7 @@ def panels(results, key):
 
 def draw(content, groups, value, label, path, limit=False):
     """A figure with a panel of bars for each group, {title: results}; with `limit`, a line at the memory's limit."""
-    columns = min(len(groups), 3)
+    columns = 2 if len(groups) == 4 else min(len(groups), 3)
     lines = -(-len(groups) // columns)
     tallest = max(map(len, groups.values()))
     size = (2.2 + 4.2 * columns, 1.0 + (0.9 + 0.3 * tallest) * lines)
@@ -66,11 +66,16 @@ def draw(content, groups, value, label, path, limit=False):
     if limit:
         handles, labels = all_axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower right", fontsize=8, frameon=False)
-    heading = f"{content['title']}\n{content['machine']['cpu']}, {content['machine']['cores']} cores"
-    noisy = max((result.get("others", 0.0) for result in content["results"]), default=0.0)
-    figure.suptitle(heading + (f"; NOT QUIET: others used {noisy:.1f} cores" if noisy >= 0.15 else ""), fontsize=10)
+    figure.suptitle(f"{content['title']}\n{machine(content)}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def machine(content):
+    """The hardware, and whether it was busy with something else."""
+    name = f"{content['machine']['cpu']}, {content['machine']['cores']} cores"
+    others = max((result.get("others", 0.0) for result in content["results"]), default=0.0)
+    return name + (f"; NOT QUIET: others used {others:.1f} cores" if others >= 0.15 else "")
 
 
 def draw_sizes(content, results, path):
@@ -85,12 +90,9 @@ def draw_sizes(content, results, path):
     axes.set_ylabel("million keys a second, trained")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, frameon=False)
-    results_dim = results[0]["dim"]
-    axes.set_title(
-        f"A training step of 4096 x 40 keys, Zipf 1.05, mean-pooled, D = {results_dim}\n"
-        f"{content['machine']['cpu']}, {content['machine']['cores']} cores",
-        fontsize=10,
-    )
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    work = f"A training step of 4096 x 40 keys, Zipf 1.05, mean-pooled, D = {results[0]['dim']}"
+    axes.set_title(f"{work}\n{machine(content)}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
