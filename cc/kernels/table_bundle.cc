@@ -128,9 +128,10 @@ class Reader final : public RowSource {
   }
 
   Status Read(RowChunk* chunk) override {
-    chunk->keys.clear();
-    chunk->rows.clear();
-    if (next_ == parts_.size()) return {};
+    if (next_ == parts_.size()) {
+      *chunk = {};
+      return {};
+    }
     const auto [begin, n] = parts_[next_++];
     const int64_t dim = meta_.dim, row = meta_.row_floats(), other = row - dim;
     Tensor keys(tensorflow::DT_INT64, {n});

@@ -95,6 +95,13 @@ Status PosixFile::Write(const void* data, int64_t bytes) {
   return {};
 }
 
+Status PosixFile::Reserve(int64_t bytes) {
+  const WriteSignalsHeld held;
+  if (bytes == 0 || fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0) return {};
+  return errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? SystemError("write to", path_)
+                                                              : Status();
+}
+
 Status PosixFile::Read(void* data, int64_t bytes, int64_t* got) {
   char* at = static_cast<char*>(data);
   *got = 0;
@@ -115,6 +122,35 @@ Status PosixFile::Close() {
   const int fd = fd_;
   fd_ = -1;
   return close(fd) == 0 || errno == EINTR ? Status() : SystemError("write to", path_);
+}
+
+Status BufferedWriter::Append(const void* data, int64_t bytes) {
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    if (filling_.capacity() == 0) filling_.reserve(kBytes);
+    const int64_t room = kBytes - static_cast<int64_t>(filling_.size());
+    const int64_t part = std::min(room, bytes);
+    filling_.insert(filling_.end(), at, at + part);
+    at += part;
+    bytes -= part;
+    if (part == room) SPARSE_EMB_RETURN_IF_ERROR(HandOver());
+  }
+  return {};
+}
+
+Status BufferedWriter::HandOver() {
+  if (under_way_.valid()) SPARSE_EMB_RETURN_IF_ERROR(under_way_.get());
+  filling_.swap(written_);
+  filling_.clear();
+  under_way_ = std::async(std::launch::async, [this] {
+    return file_->Write(written_.data(), static_cast<int64_t>(written_.size()));
+  });
+  return {};
+}
+
+Status BufferedWriter::Flush() {
+  SPARSE_EMB_RETURN_IF_ERROR(HandOver());
+  return under_way_.get();
 }
 
 bool IsSpecialFile(const std::string& path) {

@@ -3,7 +3,9 @@
 #define TF_SPARSE_EMB_CC_LIB_POSIX_FILE_H_
 
 #include <cstdint>
+#include <future>
 #include <string>
+#include <vector>
 
 #include "cc/lib/status.h"
 
@@ -28,6 +30,9 @@ class PosixFile {
   // All of them. A signal that the system would send for a full file or a closed pipe is kept from
   // the process.
   Status Write(const void* data, int64_t bytes);
+  // Sets room for so many bytes aside, where the file system can: a full disk shows at once, and
+  // writing is quicker.
+  Status Reserve(int64_t bytes);
   // As many as there are, up to `bytes`.
   Status Read(void* data, int64_t bytes, int64_t* got);
   // Waits until the disk has it.
@@ -39,6 +44,26 @@ class PosixFile {
 
   std::string path_;
   int fd_ = -1;
+};
+
+// Writes to a file in large pieces, each while the next is being made.
+class BufferedWriter {
+ public:
+  explicit BufferedWriter(PosixFile* file) : file_(file) {}
+
+  // An error may be that of a piece before.
+  Status Append(const void* data, int64_t bytes);
+  // Returns when all has been written.
+  Status Flush();
+
+ private:
+  static constexpr int64_t kBytes = 4 << 20;
+
+  Status HandOver();
+
+  PosixFile* const file_;
+  std::vector<char> filling_, written_;
+  std::future<Status> under_way_;  // of written_; its destructor waits
 };
 
 // Whether something is at `path` that is no regular file.

@@ -244,6 +244,17 @@ class ShardedRows {
     return memory.status();
   }
 
+  // Makes room for so many rows, if they are spread as the hash spreads them.
+  Status Reserve(int64_t rows, WorkerPool* pool) {
+    MemoryGuard memory(options_->name);
+    pool->ParallelFor(kShards, 1 << 20, [&](int64_t begin, int64_t end) {
+      for (int64_t shard = begin; shard < end; ++shard) {
+        memory.Run([&] { stores_[shard].Reserve(rows / kShards); });
+      }
+    });
+    return memory.status();
+  }
+
   // The rows of one shard, as Store::ForEachFrom gives them.
   template <class Fn>
   int64_t ForEachInShard(int shard, int64_t position, int64_t limit, const Fn& fn) const {

@@ -86,6 +86,7 @@ Status LoadRows(RowSource* source, const TableMeta& meta, const Table& table,
     if (!status.ok()) status.message += " (in " + source->name() + ")";
     return status;
   };
+  SPARSE_EMB_RETURN_IF_ERROR(out->Reserve(meta.rows, pool));
   for (;;) {
     SPARSE_EMB_RETURN_IF_ERROR(source->Read(&chunk));
     if (chunk.n() == 0) return {};

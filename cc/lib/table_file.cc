@@ -76,8 +76,12 @@ class TableFileWriter final : public RowSink {
     Head head = {{}, kVersion, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
     std::memcpy(head.magic, kMagic, sizeof(kMagic));
     head.crc = HeadCrc(head, bytes);
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Write(&head, sizeof(head)));
-    return file_.Write(bytes.data(), bytes.size());
+    if (!in_place_) {
+      const int64_t row_bytes = sizeof(int64_t) + meta.row_floats() * sizeof(float);
+      SPARSE_EMB_RETURN_IF_ERROR(file_.Reserve(meta.rows * row_bytes));
+    }
+    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(&head, sizeof(head)));
+    return writer_.Append(bytes.data(), bytes.size());
   }
 
   Status Write(RowChunk* chunk) override {
@@ -88,15 +92,16 @@ class TableFileWriter final : public RowSink {
     SPARSE_EMB_RETURN_IF_ERROR(
         WriteBlockHead(kRows, chunk->n(), key_bytes + row_bytes, crc, &block));
     end_.Add(block);
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Write(chunk->keys.data(), key_bytes));
-    return file_.Write(chunk->rows.data(), row_bytes);
+    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(chunk->keys.data(), key_bytes));
+    return writer_.Append(chunk->rows.data(), row_bytes);
   }
 
   Status End() override {
     BlockHead block;
     SPARSE_EMB_RETURN_IF_ERROR(
         WriteBlockHead(kDone, 0, sizeof(end_), Crc32c(&end_, sizeof(end_)), &block));
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Write(&end_, sizeof(end_)));
+    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(&end_, sizeof(end_)));
+    SPARSE_EMB_RETURN_IF_ERROR(writer_.Flush());
     if (in_place_) return file_.Close();
     if (durable_) SPARSE_EMB_RETURN_IF_ERROR(file_.Sync());
     SPARSE_EMB_RETURN_IF_ERROR(file_.Close());
@@ -111,7 +116,7 @@ class TableFileWriter final : public RowSink {
     *block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
     std::memcpy(block->kind, kind, sizeof(kind));
     block->crc = block->Crc();
-    return file_.Write(block, sizeof(*block));
+    return writer_.Append(block, sizeof(*block));
   }
 
   const std::string path_;
@@ -119,6 +124,7 @@ class TableFileWriter final : public RowSink {
   bool in_place_ = false;
   bool finished_ = false;
   PosixFile file_;
+  BufferedWriter writer_{&file_};
   sparse_emb::End end_;
 };
 
@@ -162,13 +168,14 @@ class TableFileReader final : public RowSource {
   }
 
   Status Read(RowChunk* chunk) override {
-    chunk->keys.clear();
-    chunk->rows.clear();
     const int64_t begin = at_;
     BlockHead block;
     SPARSE_EMB_RETURN_IF_ERROR(Read(&block, sizeof(block)));
     if (block.Crc() != block.crc) return Damaged("the head of a block", begin);
-    if (std::memcmp(block.kind, kDone, sizeof(kDone)) == 0) return ReadEnd(block, begin);
+    if (std::memcmp(block.kind, kDone, sizeof(kDone)) == 0) {
+      *chunk = {};
+      return ReadEnd(block, begin);
+    }
     const uint64_t row_bytes = sizeof(int64_t) + meta_.row_floats() * sizeof(float);
     if (std::memcmp(block.kind, kRows, sizeof(kRows)) != 0 || block.n == 0 ||
         block.payload_bytes != block.n * row_bytes) {

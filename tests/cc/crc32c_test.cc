@@ -52,6 +52,15 @@ TEST(Crc32cIsThatOfTheSlowTwinForEveryLengthAndAlignment) {
   }
 }
 
+TEST(Crc32cIsThatOfTheSlowTwinForLongData) {
+  const std::string bytes = SomeBytes(20000);
+  for (int64_t n : {1023, 3071, 3072, 3073, 6144, 9999, 20000}) {
+    const uint32_t want = SlowCrc32c(bytes.substr(0, n));
+    EXPECT_EQ(Crc32c(bytes.data(), n), want);
+    EXPECT_EQ(Crc32cPortable(bytes.data(), n), want);
+  }
+}
+
 TEST(Crc32cGoesOnFromWhatStoodBefore) {
   const std::string bytes = SomeBytes(200);
   const uint32_t want = Crc32c(bytes.data(), bytes.size());

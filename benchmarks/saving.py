@@ -1,0 +1,177 @@
+"""Saves and loads a table in every format, beside a plain copy of as many bytes: MB/s, and memory beyond the table.
+
+    python benchmarks/saving.py [--rows 10000 1000000] [--dim 16] [--rounds 3] [--folder FOLDER]
+
+Rows of D float32 and one of row-wise Adagrad's state, random keys, seed 1; a process for each number of rows. A round
+makes a copy, then writes and reads each format once; medians of the rounds are printed. Loads go into a new table; what
+was loaded is compared with what was saved. MB are those of the package's own file for all formats. Memory is the peak
+(VmHWM) beyond what was resident before, for a load beyond the table that is there after it as well.
+
+A copy reads and writes pieces of 4 MB; files are in the page cache. The package's own file is on the disk when `save`
+returns, and stands beside a copy with fsync; the other formats beside one without.
+"""
+
+import argparse
+import gc
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+import tf_sparse_emb as tse  # noqa: E402
+
+
+def parse():
+    """Returns the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", help="where files go; default: a temporary one")
+    return parser.parse_args()
+
+
+def make_model(dim):
+    """A model of one table, its optimizer built."""
+    keys = keras.Input([1], dtype="int64")
+    model = keras.Model(keys, keras.layers.Dense(1)(tse.Embedding(None, dim, combiner="sum", seed=1)(keys)))
+    model.compile(tse.optimizers.RowWiseAdagrad(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def table_of(model):
+    """Its table."""
+    return model.layers[1].embeddings
+
+
+def fill(table, rows, dim):
+    """Inserts that many random keys, each with one update."""
+    rng = np.random.default_rng(1)
+    for _ in range(0, rows, 1 << 18):
+        n = min(1 << 18, rows - int(table.size()))
+        keys = rng.integers(-(2**63), 2**63 - 1, n)
+        grads = rng.normal(size=(n, dim)).astype(np.float32)
+        tse.ops.embedding_update(table, keys, grads, "row_wise_adagrad", learning_rate=0.1)
+
+
+def digest(table):
+    """Sums of keys and columns, whatever the order of rows."""
+    total = np.zeros(table.dim + 2)
+    for keys, rows in table.export_chunks(1 << 18, with_state=True):
+        total[0] += keys.numpy().astype(np.float64).sum()
+        total[1:] += rows.numpy().astype(np.float64).sum(0)
+    return total
+
+
+def checkpoint(model):
+    """The model and its optimizer."""
+    return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+
+# How each is saved to a path, and loaded from it, into a new model unless the format makes one itself.
+FORMATS = {
+    "file": (lambda m, p: table_of(m).save(p), lambda m, p: table_of(m).load(p)),
+    "checkpoint": (lambda m, p: checkpoint(m).write(p), lambda m, p: checkpoint(m).read(p).assert_consumed()),
+    ".weights.h5": (lambda m, p: m.save_weights(p + ".weights.h5"), lambda m, p: m.load_weights(p + ".weights.h5")),
+    ".keras": (lambda m, p: m.save(p + ".keras"), lambda m, p: keras.models.load_model(p + ".keras")),
+    "SavedModel": (lambda m, p: m.export(p, verbose=False), lambda m, p: tf.saved_model.load(p)),
+}
+
+
+def copy(source, target, sync):
+    """Copies a file."""
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        shutil.copyfileobj(reader, writer, 4 << 20)
+        if sync:
+            os.fsync(writer.fileno())
+
+
+def memory(field):
+    """A field of /proc/self/status in MB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def measured(fn):
+    """Returns (result, seconds, MB at the peak beyond before, MB after beyond before)."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    before = memory("VmRSS")
+    start = time.perf_counter()
+    result = fn()
+    seconds = time.perf_counter() - start
+    return result, seconds, memory("VmHWM") - before, memory("VmRSS") - before
+
+
+def run(rows, dim, rounds, folder):
+    """Measures one number of rows and prints its table."""
+    megabytes = rows * (8 + 4 * (dim + 1)) / 1e6
+    model = make_model(dim)
+    fill(table_of(model), rows, dim)
+    want = digest(table_of(model))
+    times, extra = {}, {}
+    for _ in range(rounds):
+        source = os.path.join(folder, "source")
+        table_of(model).save(source)
+        for name in ("copy", "copy, fsync"):
+            target = os.path.join(folder, "copy")
+            start = time.perf_counter()
+            copy(source, target, sync=name != "copy")
+            times.setdefault((name, "save"), []).append(time.perf_counter() - start)
+            os.remove(target)
+        os.remove(source)
+        for name, (save, load) in FORMATS.items():
+            inside = tempfile.mkdtemp(dir=folder)
+            path = os.path.join(inside, "m")
+            _, seconds, peak, _ = measured(lambda save=save, path=path: save(model, path))
+            times.setdefault((name, "save"), []).append(seconds)
+            extra.setdefault((name, "save"), []).append(peak)
+            new = None if name in (".keras", "SavedModel") else make_model(dim)
+            loaded, seconds, peak, after = measured(lambda load=load, new=new, path=path: load(new, path))
+            times.setdefault((name, "load"), []).append(seconds)
+            extra.setdefault((name, "load"), []).append(peak - after)
+            if name != "SavedModel":
+                np.testing.assert_allclose(digest(table_of(new or loaded)), want, rtol=1e-12)
+            del loaded, new
+            shutil.rmtree(inside)
+    copy_rate = megabytes / statistics.median(times["copy", "save"])
+    synced_rate = megabytes / statistics.median(times["copy, fsync", "save"])
+    print(f"\n{rows:,} rows, {megabytes:,.1f} MB: copy {copy_rate:,.0f} MB/s, with fsync {synced_rate:,.0f} MB/s")
+    print("| format | save MB/s | of copy | extra MB | load MB/s | of copy | extra MB |")
+    print("|---|---|---|---|---|---|---|")
+    for name in FORMATS:
+        cells = []
+        for phase in ("save", "load"):
+            rate = megabytes / statistics.median(times[name, phase])
+            beside = synced_rate if (name, phase) == ("file", "save") else copy_rate
+            cells.append(f"{rate:,.0f} | {rate / beside:.2f} | {max(extra[name, phase]):,.0f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def main():
+    """Runs each number of rows in a process of its own."""
+    options = parse()
+    if len(options.rows) > 1:
+        for rows in options.rows:
+            arguments = [__file__, "--rows", str(rows), "--dim", str(options.dim), "--rounds", str(options.rounds)]
+            arguments += [] if options.folder is None else ["--folder", options.folder]
+            subprocess.run([sys.executable, *arguments], check=True)
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        run(options.rows[0], options.dim, options.rounds, folder)
+
+
+if __name__ == "__main__":
+    main()
