@@ -53,6 +53,7 @@ bench: build
 	$(BIN)/python benchmarks/run.py $(BENCH)
 	$(BIN)/python benchmarks/run.py --workload scale
 	$(BIN)/python benchmarks/apply_gradients.py
+	$(BIN)/python benchmarks/saving.py
 
 bench-quick: build
 	$(BIN)/python benchmarks/run.py --quick $(BENCH)

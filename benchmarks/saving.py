@@ -2,13 +2,14 @@
 
     python benchmarks/saving.py [--rows 10000 1000000] [--dim 16] [--rounds 3] [--folder FOLDER]
 
-Rows of D float32 and one of row-wise Adagrad's state, random keys, seed 1; a process for each number of rows. A round
-makes a copy, then writes and reads each format once; medians of the rounds are printed. Loads go into a new table; what
-was loaded is compared with what was saved. MB are those of the package's own file for all formats. Memory is the peak
-(VmHWM) beyond what was resident before, for a load beyond the table that is there after it as well.
+Rows of D float32 and one of row-wise Adagrad's state, random keys, seed 1; a process for each number of rows. Each save
+and each load follows a copy of the package's own file, in pieces of 4 MB, and its time is compared with that; between
+measurements all is flushed to the disk. Medians of the rounds are printed. Loads go into a new table; what was loaded
+is compared with what was saved. MB are those of the package's own file for all formats. Memory is the peak (VmHWM)
+beyond what was resident before, for a load beyond the table that is there after it as well.
 
-A copy reads and writes pieces of 4 MB; files are in the page cache. The package's own file is on the disk when `save`
-returns, and stands beside a copy with fsync; the other formats beside one without.
+Files are in the page cache. The package's own file is on the disk when `save` returns, and stands beside a copy with
+fsync; the other formats beside one without.
 """
 
 import argparse
@@ -120,42 +121,43 @@ def run(rows, dim, rounds, folder):
     model = make_model(dim)
     fill(table_of(model), rows, dim)
     want = digest(table_of(model))
-    times, extra = {}, {}
+    source = os.path.join(folder, "source")
+    table_of(model).save(source)
+    times, copies, extra = {}, {}, {}
+
+    def measure(key, fn):
+        os.sync()
+        target = os.path.join(folder, "copy")
+        _, seconds, _, _ = measured(lambda: copy(source, target, sync=key == ("file", "save")))
+        copies.setdefault(key, []).append(seconds)
+        os.remove(target)
+        os.sync()
+        result, seconds, peak, after = measured(fn)
+        times.setdefault(key, []).append(seconds)
+        extra.setdefault(key, []).append(peak - (after if key[1] == "load" else 0))
+        return result
+
     for _ in range(rounds):
-        source = os.path.join(folder, "source")
-        table_of(model).save(source)
-        for name in ("copy", "copy, fsync"):
-            target = os.path.join(folder, "copy")
-            start = time.perf_counter()
-            copy(source, target, sync=name != "copy")
-            times.setdefault((name, "save"), []).append(time.perf_counter() - start)
-            os.remove(target)
-        os.remove(source)
         for name, (save, load) in FORMATS.items():
             inside = tempfile.mkdtemp(dir=folder)
             path = os.path.join(inside, "m")
-            _, seconds, peak, _ = measured(lambda save=save, path=path: save(model, path))
-            times.setdefault((name, "save"), []).append(seconds)
-            extra.setdefault((name, "save"), []).append(peak)
+            measure((name, "save"), lambda save=save, path=path: save(model, path))
             new = None if name in (".keras", "SavedModel") else make_model(dim)
-            loaded, seconds, peak, after = measured(lambda load=load, new=new, path=path: load(new, path))
-            times.setdefault((name, "load"), []).append(seconds)
-            extra.setdefault((name, "load"), []).append(peak - after)
+            loaded = measure((name, "load"), lambda load=load, new=new, path=path: load(new, path))
             if name != "SavedModel":
                 np.testing.assert_allclose(digest(table_of(new or loaded)), want, rtol=1e-12)
             del loaded, new
             shutil.rmtree(inside)
-    copy_rate = megabytes / statistics.median(times["copy", "save"])
-    synced_rate = megabytes / statistics.median(times["copy, fsync", "save"])
-    print(f"\n{rows:,} rows, {megabytes:,.1f} MB: copy {copy_rate:,.0f} MB/s, with fsync {synced_rate:,.0f} MB/s")
-    print("| format | save MB/s | of copy | extra MB | load MB/s | of copy | extra MB |")
+    print(f"\n{rows:,} rows, {megabytes:,.1f} MB")
+    print("| format | save MB/s | of a copy | extra MB | load MB/s | of a copy | extra MB |")
     print("|---|---|---|---|---|---|---|")
     for name in FORMATS:
         cells = []
         for phase in ("save", "load"):
-            rate = megabytes / statistics.median(times[name, phase])
-            beside = synced_rate if (name, phase) == ("file", "save") else copy_rate
-            cells.append(f"{rate:,.0f} | {rate / beside:.2f} | {max(extra[name, phase]):,.0f}")
+            key = name, phase
+            ratio = statistics.median(c / t for c, t in zip(copies[key], times[key], strict=True))
+            rate = megabytes / statistics.median(times[key])
+            cells.append(f"{rate:,.0f} | {ratio:.2f} | {max(extra[key]):,.0f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -146,6 +146,7 @@ class EmbeddingVariable(keras.Variable):
             count_decay=self.count_decay,
         )
         self._track_trackable(self.table, "table")
+        self._is_exported = False
 
     @property
     def seed(self):
@@ -466,19 +467,18 @@ class EmbeddingVariable(keras.Variable):
         """
         self.table.load(path)
 
-    # What is built inside Keras' scopes has no value yet when a deferred restore comes to it.
-
-    def _serialize_to_tensors(self):
-        return {} if self._value is None else super()._serialize_to_tensors()
-
-    def _restore_from_tensors(self, restored_tensors):
-        return super()._restore_from_tensors(restored_tensors) if restored_tensors else None
+    # TensorFlow asks for the children first, then for the values. A SavedModel must have the value, which has no rows; a
+    # checkpoint that is cut by MaxShardSizePolicy would lose it, and could not be restored.
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = super()._trackable_children(save_type, **kwargs)
-        if save_type == "savedmodel":  # asked once for each SavedModel
-            children["table"] = ExportedTable(self.table)
+        self._is_exported = save_type == "savedmodel"
+        if self._is_exported:
+            children["table"] = ExportedTable(self.table)  # asked for once in each SavedModel
         return children
+
+    def _serialize_to_tensors(self):
+        return super()._serialize_to_tensors() if self._is_exported else {}
 
     # Whatever else reads or writes a variable as one tensor would lose the rows.
 

@@ -3,6 +3,7 @@
 #define TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "cc/lib/worker_pool.h"
 
@@ -19,7 +20,19 @@ namespace sparse_emb {
 int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                   int32_t* counts, WorkerPool* pool);
 
-// The same for the keys of F features on T tables: keys of feature f, which stand at
+// The unique keys of a batch and where each key of it is among them.
+struct UniqueKeys {
+  std::vector<int64_t> keys;     // the first `size` count
+  std::vector<int32_t> inverse;  // [n]
+  int64_t size;
+
+  UniqueKeys(const int64_t* all, int64_t n, WorkerPool* pool) : keys(n), inverse(n) {
+    std::vector<int32_t> counts(n);
+    size = DedupKeys(all, n, keys.data(), inverse.data(), counts.data(), pool);
+  }
+};
+
+// DedupKeys for the keys of F features on T tables: keys of feature f, which stand at
 // [feature_splits[f], feature_splits[f + 1]), are those of table tables[f], in [0, T). The unique
 // keys of table t stand at [table_splits[t], table_splits[t + 1]). Returns table_splits[T].
 int64_t DedupKeysByTable(const int64_t* keys, const int64_t* feature_splits, const int64_t* tables,

@@ -1,18 +1,16 @@
 // A thread-safe Table over ShardedRows (sharded_rows.h).
 //
 // One lock a table, taken once a batch: methods that only read rows share it, the others have it
-// alone. All queue for it at a gate: glibc's shared_mutex lets new readers pass a waiting writer,
-// and two threads that read without a pause would keep it out for good.
+// alone.
 #ifndef TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 #define TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 
 #include <algorithm>
-#include <mutex>
-#include <shared_mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cc/lib/fair_lock.h"
 #include "cc/lib/grad_reduce.h"
 #include "cc/lib/key_dedup.h"
 #include "cc/lib/last_lookup.h"
@@ -334,25 +332,8 @@ class ShardedTable final : public Table {
   }
 
  private:
-  struct UniqueKeys {
-    std::vector<int64_t> keys;
-    std::vector<int32_t> inverse;
-    int64_t size;
-
-    UniqueKeys(const int64_t* all, int64_t n, WorkerPool* pool) : keys(n), inverse(n) {
-      std::vector<int32_t> counts(n);
-      size = DedupKeys(all, n, keys.data(), inverse.data(), counts.data(), pool);
-    }
-  };
-
-  std::shared_lock<std::shared_mutex> LockShared() const {
-    const std::lock_guard queue(gate_);
-    return std::shared_lock(mutex_);
-  }
-  std::unique_lock<std::shared_mutex> LockAlone() {
-    const std::lock_guard queue(gate_);
-    return std::unique_lock(mutex_);
-  }
+  std::shared_lock<std::shared_mutex> LockShared() const { return lock_.Shared(); }
+  std::unique_lock<std::shared_mutex> LockAlone() { return lock_.Alone(); }
 
   // out[i] = the row of keys[i], inserted where it is missing (but for the padding key's). They are
   // of the moment that *changes tells.
@@ -499,8 +480,7 @@ class ShardedTable final : public Table {
                  unique.inverse[i], " and ", i, " (table '", options().name, "')");
   }
 
-  mutable std::mutex gate_;          // taken before mutex_, and given back when that is held
-  mutable std::shared_mutex mutex_;  // guards all below
+  mutable FairLock lock_;  // guards all below
   ShardedRows<Store> rows_;
   LastLookup last_lookup_;
   Binding binding_;
