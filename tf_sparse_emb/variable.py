@@ -427,8 +427,7 @@ class EmbeddingVariable(keras.Variable):
         """Writes the whole table, with the optimizer's state, the counts and the seed, to a file.
 
         The file is of one moment: what would change the table waits. It appears under its name when it is whole and on
-        the disk; killed at any moment, or with a full disk, the file that was there before is still there. Every byte
-        is covered by a checksum. Needs some 10 MB of memory whatever the size of the table.
+        the disk; until then, and after an error, the file that was there is still there. Checksums cover every byte.
 
         >>> table = tse.EmbeddingVariable(4, seed=1)
         >>> _ = table.lookup([7, 9], insert=True)
@@ -448,12 +447,12 @@ class EmbeddingVariable(keras.Variable):
         self.table.save(path)
 
     def load(self, path):
-        """Replaces the content of the table by that of a file which `save` wrote, in eager mode.
+        """Replaces the table's content by that of a file which `save` wrote, in eager mode.
 
         The table then holds the rows of the file and no others (storage "index": missing rows have their initial
-        values, unless the file is of such a table), whatever storage they come from, and the seed is that of the file.
-        The state is kept if the table is bound to its rule, or to none: then by the first optimizer of that rule. State
-        of another rule is dropped, with a warning. Of the counts, those are kept that both have.
+        values, unless the file is of such a table), of whatever storage, and the seed of the file. State is kept if the
+        table is bound to its rule, or to none: then by the first optimizer of that rule. State of another rule is
+        dropped, with a warning. Of the counts, those are kept that both have.
 
         All of the file is read and checked before the table changes: while it is read, a table that is not empty takes
         twice its memory. An error leaves the table as it was.
@@ -467,8 +466,8 @@ class EmbeddingVariable(keras.Variable):
         """
         self.table.load(path)
 
-    # TensorFlow asks for the children first, then for the values. A SavedModel must have the value, which has no rows; a
-    # checkpoint that is cut by MaxShardSizePolicy would lose it, and could not be restored.
+    # TensorFlow asks for the children first, then for the values. A SavedModel must have the value, which has no rows;
+    # a checkpoint that MaxShardSizePolicy cuts would lose it, and could not be restored.
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = super()._trackable_children(save_type, **kwargs)

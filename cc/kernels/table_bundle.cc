@@ -45,6 +45,19 @@ T* DataOf(Tensor* tensor) {
   return static_cast<T*>(tensor->data());
 }
 
+// The tensors of a chunk. They are kept from one to the next, because their memory would come fresh
+// from the system each time.
+struct Parts {
+  Tensor keys, rows, state;
+
+  void Resize(int64_t n, const TableMeta& meta) {
+    if (keys.dims() == 1 && keys.dim_size(0) == n) return;
+    keys = Tensor(tensorflow::DT_INT64, {n});
+    rows = Tensor(tensorflow::DT_FLOAT, {n, meta.dim});
+    state = Tensor(tensorflow::DT_FLOAT, {n, meta.row_floats() - meta.dim});
+  }
+};
+
 class Writer final : public RowSink {
  public:
   Writer(const std::string& prefix, const std::string& key)
@@ -62,9 +75,8 @@ class Writer final : public RowSink {
 
   Status Write(RowChunk* chunk) override {
     const int64_t n = chunk->n(), dim = meta_.dim, row = meta_.row_floats(), other = row - dim;
-    Tensor keys(tensorflow::DT_INT64, {n});
-    Tensor rows(tensorflow::DT_FLOAT, {n, dim});
-    Tensor state(tensorflow::DT_FLOAT, {n, other});
+    parts_.Resize(n, meta_);
+    auto& [keys, rows, state] = parts_;
     std::copy(chunk->keys.begin(), chunk->keys.end(), DataOf<int64_t>(&keys));
     float* to_rows = DataOf<float>(&rows);
     float* to_state = DataOf<float>(&state);
@@ -94,6 +106,7 @@ class Writer final : public RowSink {
   const std::string where_;
   BundleWriter bundle_;
   TableMeta meta_;
+  Parts parts_;
   int64_t written_ = 0;
 };
 
@@ -124,19 +137,18 @@ class Reader final : public RowSource {
       SPARSE_EMB_RETURN_IF_ERROR(
           CheckShape("/state", tensorflow::DT_FLOAT, TensorShape({meta_.rows, other})));
     }
-    return FindParts();
+    return FindSlices();
   }
 
   Status Read(RowChunk* chunk) override {
-    if (next_ == parts_.size()) {
+    if (next_ == slices_.size()) {
       *chunk = {};
       return {};
     }
-    const auto [begin, n] = parts_[next_++];
+    const auto [begin, n] = slices_[next_++];
     const int64_t dim = meta_.dim, row = meta_.row_floats(), other = row - dim;
-    Tensor keys(tensorflow::DT_INT64, {n});
-    Tensor rows(tensorflow::DT_FLOAT, {n, dim});
-    Tensor state(tensorflow::DT_FLOAT, {n, other});
+    parts_.Resize(n, meta_);
+    auto& [keys, rows, state] = parts_;
     SPARSE_EMB_RETURN_IF_ERROR(Get("/keys", begin, &keys));
     SPARSE_EMB_RETURN_IF_ERROR(Get("/rows", begin, &rows));
     if (other > 0) SPARSE_EMB_RETURN_IF_ERROR(Get("/state", begin, &state));
@@ -167,27 +179,27 @@ class Reader final : public RowSource {
                  tensorflow::DataTypeString(type), " ", shape.DebugString());
   }
 
-  // The parts in which the rows were written: reading others would read a slice more than once.
-  Status FindParts() {
+  // The slices in which the rows were written: reading others would read one more than once.
+  Status FindSlices() {
     std::vector<TensorSlice> slices;
     SPARSE_EMB_RETURN_IF_ERROR(
         FromAbsl(bundle_.LookupTensorSlices(key_ + "/keys", &slices), where_));
     for (const TensorSlice& slice : slices) {
       if (slice.IsFullAt(0)) {
-        parts_.emplace_back(0, meta_.rows);
+        slices_.emplace_back(0, meta_.rows);
       } else {
-        parts_.emplace_back(slice.start(0), slice.length(0));
+        slices_.emplace_back(slice.start(0), slice.length(0));
       }
     }
     if (slices.empty()) {  // a checkpoint that was written anew by other means
       constexpr int64_t kPart = 1 << 16;
       for (int64_t begin = 0; begin < meta_.rows; begin += kPart) {
-        parts_.emplace_back(begin, std::min(kPart, meta_.rows - begin));
+        slices_.emplace_back(begin, std::min(kPart, meta_.rows - begin));
       }
     }
-    std::sort(parts_.begin(), parts_.end());
+    std::sort(slices_.begin(), slices_.end());
     int64_t rows = 0;
-    for (const auto& [begin, n] : parts_) {
+    for (const auto& [begin, n] : slices_) {
       if (begin != rows) break;
       rows += n;
     }
@@ -204,7 +216,8 @@ class Reader final : public RowSource {
   const std::string where_;
   BundleReader bundle_;
   TableMeta meta_;
-  std::vector<std::pair<int64_t, int64_t>> parts_;  // first row, rows
+  std::vector<std::pair<int64_t, int64_t>> slices_;  // first row, rows
+  Parts parts_;
   size_t next_ = 0;
 };
 
