@@ -1,7 +1,9 @@
 #include "cc/lib/posix_file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,6 +61,20 @@ std::string FolderOf(const std::string& path) {
   return path.substr(0, std::max<size_t>(slash, 1));
 }
 
+bool IsThere(int fd) {
+  struct stat info;
+  return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink > 0;
+}
+
+// Whether `name` is one that Create gives to files of `begin`: <process>-<number> follows.
+bool IsCreated(const std::string& name, const std::string& begin) {
+  if (name.compare(0, begin.size(), begin) != 0) return false;
+  const char* kDigits = "0123456789";
+  const size_t dash = name.find_first_not_of(kDigits, begin.size());
+  return dash != std::string::npos && dash > begin.size() && name[dash] == '-' &&
+         dash + 1 < name.size() && name.find_first_not_of(kDigits, dash + 1) == std::string::npos;
+}
+
 }  // namespace
 
 Status PosixFile::Open(const std::string& path, int flags) {
@@ -78,7 +94,12 @@ Status PosixFile::Create(const std::string& path) {
     const std::string name = path + std::to_string(getpid()) + "-" + std::to_string(count++);
     Status status = Open(name, O_WRONLY | O_CREAT | O_EXCL);
     // A process of this number was killed here before.
-    if (status.ok() || errno != EEXIST) return status;
+    if (!status.ok() && errno == EEXIST) continue;
+    if (!status.ok()) return status;
+    const bool locked = flock(fd_, LOCK_EX | LOCK_NB) == 0;
+    if (locked ? IsThere(fd_) : errno != EWOULDBLOCK) return {};
+    // RemoveAbandoned came between the two calls.
+    SPARSE_EMB_RETURN_IF_ERROR(Close());
   }
 }
 
@@ -163,6 +184,22 @@ Status Rename(const std::string& from, const std::string& to) {
 }
 
 void RemoveIfThere(const std::string& path) { (void)unlink(path.c_str()); }
+
+void RemoveAbandoned(const std::string& path) {
+  const std::string folder = FolderOf(path), begin = path.substr(path.rfind('/') + 1);
+  DIR* entries = opendir(folder.c_str());
+  if (entries == nullptr) return;
+  while (const dirent* entry = readdir(entries)) {
+    if (!IsCreated(entry->d_name, begin)) continue;
+    const std::string abandoned = folder + "/" + entry->d_name;
+    const int fd = open(abandoned.c_str(), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) continue;
+    // The lock of a process goes with it.
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && IsThere(fd)) RemoveIfThere(abandoned);
+    close(fd);
+  }
+  closedir(entries);
+}
 
 Status SyncFolderOf(const std::string& path) {
   PosixFile folder;

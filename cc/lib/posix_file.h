@@ -20,7 +20,7 @@ class PosixFile {
   PosixFile& operator=(const PosixFile&) = delete;
 
   Status OpenToRead(const std::string& path);
-  // A new file, `path` and what it takes for no other to have that name.
+  // A new file, `path` and what it takes for no other to have that name. Locked while it is open.
   Status Create(const std::string& path);
   // What is there already.
   Status OpenToWrite(const std::string& path);
@@ -72,6 +72,10 @@ bool IsSpecialFile(const std::string& path);
 // Gives a file another name, which is then its only one, in the place of what had it.
 Status Rename(const std::string& from, const std::string& to);
 void RemoveIfThere(const std::string& path);
+
+// Removes the files that Create(`path`) made in processes which were killed before they closed
+// them. On file systems without locks (flock) they stay.
+void RemoveAbandoned(const std::string& path);
 
 // Waits until the disk has the names in the folder of `path`.
 Status SyncFolderOf(const std::string& path);

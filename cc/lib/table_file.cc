@@ -70,8 +70,9 @@ class TableFileWriter final : public RowSink {
 
   Status Begin(const TableMeta& meta) override {
     in_place_ = IsSpecialFile(path_);
-    SPARSE_EMB_RETURN_IF_ERROR(in_place_ ? file_.OpenToWrite(path_)
-                                         : file_.Create(path_ + ".unfinished-"));
+    const std::string unfinished = path_ + ".unfinished-";
+    if (!in_place_) RemoveAbandoned(unfinished);
+    SPARSE_EMB_RETURN_IF_ERROR(in_place_ ? file_.OpenToWrite(path_) : file_.Create(unfinished));
     const std::string bytes = meta.Encode();
     Head head = {{}, kVersion, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
     std::memcpy(head.magic, kMagic, sizeof(kMagic));
@@ -104,9 +105,10 @@ class TableFileWriter final : public RowSink {
     SPARSE_EMB_RETURN_IF_ERROR(writer_.Flush());
     if (in_place_) return file_.Close();
     if (durable_) SPARSE_EMB_RETURN_IF_ERROR(file_.Sync());
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Close());
+    // Not closed before: nobody may take it for abandoned.
     SPARSE_EMB_RETURN_IF_ERROR(Rename(file_.path(), path_));
     finished_ = true;
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Close());
     return durable_ ? SyncFolderOf(path_) : Status();
   }
 

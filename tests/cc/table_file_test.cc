@@ -1,14 +1,19 @@
 // The file of a table: what is refused, and how it is written.
 #include "cc/lib/table_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "cc/lib/posix_file.h"
 #include "tests/cc/saved_tables.h"
 
 namespace sparse_emb {
@@ -134,6 +139,40 @@ TEST(AFileIsReplacedAtOnceAndNothingElseIsLeft) {
   const auto loaded = NewTable(first->options());
   EXPECT_OK(Load(loaded.get(), folder / "table"));
   EXPECT_EQ(loaded->Size(), int64_t{20});
+}
+
+TEST(WhatASaveThatWasKilledHasLeftGoesWithTheNext) {
+  const Folder folder;
+  const auto table = FilledTable("slab", 10);
+  // The first two are of processes that are gone, the third of one that writes on.
+  const std::string names[] = {"table.unfinished-1-0",  "table.unfinished-23-45",
+                               "table.unfinished-7-0",  "table.unfinished-1-",
+                               "table.unfinished-1-0x", "mytable.unfinished-1-0"};
+  for (const std::string& name : names) WriteFile(folder / name, "TSE");
+  const int writing = open((folder / names[2]).c_str(), O_WRONLY);
+  EXPECT_EQ(flock(writing, LOCK_EX), 0);
+  EXPECT_OK(Save(table.get(), folder / "table"));
+  const auto files = folder.Files();
+  const auto is_there = [&](const std::string& name) {
+    return std::find(files.begin(), files.end(), name) != files.end();
+  };
+  for (size_t i = 0; i < 6; ++i) {
+    SCOPED_TRACE(names[i]);
+    EXPECT_EQ(is_there(names[i]), i >= 2);
+  }
+  EXPECT_TRUE(is_there("table"));
+  close(writing);
+}
+
+TEST(AFileThatIsBeingWrittenIsLocked) {
+  const Folder folder;
+  PosixFile file;
+  EXPECT_OK(file.Create(folder / "file-"));
+  RemoveAbandoned(folder / "file-");
+  EXPECT_EQ(folder.Files().size(), size_t{1});
+  EXPECT_OK(file.Close());
+  RemoveAbandoned(folder / "file-");
+  EXPECT_EQ(folder.Files().size(), size_t{0});
 }
 
 TEST(AFullDiskLeavesTheOldFileAndNoOther) {

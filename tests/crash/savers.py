@@ -1,0 +1,143 @@
+"""Programs that train and save in a loop, until they are killed.
+
+What they save says in all its parts of which step it is: every gradient is 1, so after t steps of row-wise Adagrad the
+state of every row and of the dense variable is t, and every weight is w(t) = -sum_{i <= t} 1 / (sqrt(i) + eps).
+
+A new way to save is a class in SAVERS with the members of `TableFile`.
+"""
+
+import os
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tf_sparse_emb as tse
+
+DIM = 8
+KEYS = np.arange(50_000)
+
+
+def step_of(parts):
+    """The step that {name: (weights, state)} are of; an AssertionError if they are not all of one."""
+    step = int(next(iter(parts.values()))[1].flat[0])
+    want = -np.sum(1 / (np.sqrt(np.arange(1, step + 1)) + 1e-8))
+    for name, (weights, state) in parts.items():
+        np.testing.assert_array_equal(state, np.float32(step), err_msg=f"state of {name}")
+        np.testing.assert_array_equal(weights, weights.flat[0], err_msg=f"weights of {name}")
+        np.testing.assert_allclose(weights.flat[0], want, rtol=1e-5, err_msg=f"weights of {name}")
+    return step
+
+
+def _rows_of(table):
+    content = table.numpy()
+    np.testing.assert_array_equal(np.sort(content.keys), KEYS, err_msg="keys")
+    return content.rows, content.state
+
+
+class TableFile:
+    """`EmbeddingVariable.save`, again and again to one file."""
+
+    # Names of what a process that was killed may leave in the folder beside the checkpoints, and how many of them.
+    unfinished = re.compile(r"items\.table\.unfinished-\d+-\d+")
+    most_unfinished = 1
+
+    def __init__(self, folder):
+        self._path = os.path.join(folder, "items.table")
+        self._table = tse.EmbeddingVariable(DIM, initializer="zeros")
+        self._table.bind("row_wise_adagrad")
+
+    def checkpoints(self):
+        """Paths that `restore` takes, the oldest first."""
+        return [self._path] if os.path.exists(self._path) else []
+
+    def files(self):
+        """Names of the files that belong to the checkpoints."""
+        return {os.path.basename(path) for path in self.checkpoints()}
+
+    def restore(self, path):
+        """Loads a checkpoint; returns its step, having looked at all of it."""
+        self._table.load(path)
+        return step_of({"rows": _rows_of(self._table)})
+
+    def train(self):
+        """One step."""
+        tse.ops.embedding_update(
+            self._table, KEYS, np.ones([len(KEYS), DIM], np.float32), "row_wise_adagrad", learning_rate=1.0
+        )
+
+    def save(self):
+        """What is killed."""
+        self._table.save(self._path)
+
+
+class _Sums(keras.Model):
+    """Every weight's gradient is 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = tse.Embedding(None, DIM, "zeros")
+        self.dense = self.add_weight(shape=[1000], initializer="zeros", name="dense")
+
+    def call(self, keys, training=None):
+        return tf.reduce_sum(self.embedding(keys, training=training)) + tf.reduce_sum(self.dense)
+
+
+class Manager:
+    """`tf.train.CheckpointManager` with a model and its optimizer."""
+
+    # TensorFlow's own: it writes a checkpoint's parts to ckpt-N_temp, and looks at that folder again at the next save
+    # only if it has the same number.
+    unfinished = re.compile(r"ckpt-\d+(_temp|\.index|\.data-00000-of-0000\d)|checkpoint\.tmp\w+|.*\.tempstate\d+")
+    most_unfinished = 20
+
+    def __init__(self, folder):
+        self._model = _Sums()
+        self._optimizer = tse.optimizers.RowWiseAdagrad(1.0)
+        self._model(KEYS, training=True)
+        self._optimizer.build(self._model.trainable_variables)
+        checkpoint = tf.train.Checkpoint(model=self._model, optimizer=self._optimizer)
+        self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+
+    def checkpoints(self):
+        return list(self._manager.checkpoints)
+
+    def files(self):
+        folder = self._manager.directory
+        kept = tuple(f"{os.path.basename(path)}." for path in self.checkpoints())
+        return {name for name in os.listdir(folder) if name == "checkpoint" or name.startswith(kept)}
+
+    def restore(self, path):
+        self._manager.checkpoint.restore(path).assert_consumed()
+        (state,) = (v for v in self._optimizer.variables if v.shape == self._model.dense.shape)
+        rows = _rows_of(self._model.embedding.embeddings)
+        step = step_of({"rows": rows, "dense": (self._model.dense.numpy(), state.numpy())})
+        assert int(self._optimizer.iterations) == step
+        return step
+
+    def train(self):
+        variables = self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            total = self._model(KEYS, training=True)
+        self._optimizer.apply(tape.gradient(total, variables), variables)
+
+    def save(self):
+        self._manager.save()
+
+
+SAVERS = {"table_file": TableFile, "checkpoint_manager": Manager}
+
+
+def run(name, folder, pipe):
+    """Goes on from the newest checkpoint; tells the pipe of every step whose save has returned."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    saver = SAVERS[name](folder)
+    checkpoints = saver.checkpoints()
+    step = saver.restore(checkpoints[-1]) if checkpoints else 0
+    pipe.send(step)
+    while True:
+        saver.train()
+        saver.save()
+        step += 1
+        pipe.send(step)
