@@ -421,7 +421,7 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_the_file_that_was_there(make
     run = subprocess.run(
         [sys.executable, "-c", _LIMITED, tmp_path / "rows.npz"], capture_output=True, text=True, timeout=100
     )
-    assert run.stderr.strip().splitlines()[-1] == "OSError: [Errno 27] File too large"
+    assert run.stderr.strip().splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path / 'rows.npz'}'"
     assert os.listdir(tmp_path) == ["rows.npz"] and (tmp_path / "rows.npz").read_bytes() == before
 
 

@@ -427,7 +427,8 @@ class EmbeddingVariable(keras.Variable):
         """Writes the whole table, with the optimizer's state, the counts and the seed, to a file.
 
         The file is of one moment: what would change the table waits. It appears under its name when it is whole and on
-        the disk; until then, and after an error, the file that was there is still there. Checksums cover every byte.
+        the disk; until then, and after an error, the file that was there is still there, and what a killed `save` has
+        left beside it goes with the next. Checksums cover every byte.
 
         >>> table = tse.EmbeddingVariable(4, seed=1)
         >>> _ = table.lookup([7, 9], insert=True)

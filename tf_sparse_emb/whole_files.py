@@ -18,9 +18,10 @@ def whole_file(path):
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+        _name(error, path)
         raise
     _sync(os.path.dirname(path))
 
@@ -39,8 +40,9 @@ def whole_folder(path):
                 _sync(os.path.join(folder, name))
             _sync(folder)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name(error, path)
         raise
     _sync(os.path.dirname(path))
 
@@ -51,6 +53,12 @@ def check_new_folder(path):
         raise FileExistsError(
             f"path must not exist yet, or be an empty folder, got {os.fspath(path)!r}, which is there"
         )
+
+
+def _name(error, path):
+    """Has an error of the system say what was written: that of a full disk names no file."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = path
 
 
 def _temporary(path):

@@ -7,9 +7,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/framework/tensor_slice.h"
+#include "tensorflow/core/platform/env.h"
+#include "tensorflow/core/platform/path.h"
 #include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
 
 namespace sparse_emb {
@@ -40,6 +43,22 @@ TensorSlice Slice(int64_t begin, int64_t n, int dims) {
   return slice;
 }
 
+// `prefix`, having removed what a save to it that was killed has left: TensorFlow writes to files
+// of random names first, and would never remove a folder that has old ones.
+const std::string& Cleared(const std::string& prefix) {
+  tensorflow::Env* env = tensorflow::Env::Default();
+  const std::string folder(tensorflow::io::Dirname(prefix));
+  const std::string begin = absl::StrCat(tensorflow::io::Basename(prefix), ".");
+  std::vector<std::string> names;
+  if (!env->GetChildren(folder, &names).ok()) return prefix;
+  for (const std::string& name : names) {
+    if (absl::StartsWith(name, begin)) {
+      env->DeleteFile(tensorflow::io::JoinPath(folder, name)).IgnoreError();
+    }
+  }
+  return prefix;
+}
+
 template <class T>
 T* DataOf(Tensor* tensor) {
   return static_cast<T*>(tensor->data());
@@ -63,14 +82,14 @@ class Writer final : public RowSink {
   Writer(const std::string& prefix, const std::string& key)
       : key_(key),
         where_(absl::StrCat("checkpoint '", prefix, "'")),
-        bundle_(tensorflow::Env::Default(), prefix) {}
+        bundle_(tensorflow::Env::Default(), Cleared(prefix)) {}
 
   Status Begin(const TableMeta& meta) override {
     meta_ = meta;
-    SPARSE_EMB_RETURN_IF_ERROR(FromAbsl(bundle_.status(), where_));
+    SPARSE_EMB_RETURN_IF_ERROR(Written(bundle_.status()));
     Tensor table(tensorflow::DT_STRING, TensorShape({}));
     table.scalar<tensorflow::tstring>()() = meta.Encode();
-    return FromAbsl(bundle_.Add(key_ + "/table", table), where_);
+    return Written(bundle_.Add(key_ + "/table", table));
   }
 
   Status Write(RowChunk* chunk) override {
@@ -94,12 +113,18 @@ class Writer final : public RowSink {
     return {};
   }
 
-  Status End() override { return FromAbsl(bundle_.Finish(), where_); }
+  Status End() override { return Written(bundle_.Finish()); }
 
  private:
   Status Add(const char* name, const TensorShape& shape, const Tensor& part) {
     const TensorSlice slice = Slice(written_, part.dim_size(0), shape.dims());
-    return FromAbsl(bundle_.AddSlice(key_ + name, shape, slice, part), where_);
+    return Written(bundle_.AddSlice(key_ + name, shape, slice, part));
+  }
+
+  Status Written(const absl::Status& status) const {
+    const Status written = FromAbsl(status, where_);
+    // TensorFlow's code for a file that is larger than the system allows.
+    return absl::IsOutOfRange(status) ? Error(Code::kResourceExhausted, written.message) : written;
   }
 
   const std::string key_;

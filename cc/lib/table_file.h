@@ -24,9 +24,10 @@
 namespace sparse_emb {
 
 // Writes a table to a file that appears, whole, under its name at End: until then its bytes are in
-// a file beside it, `<path>.unfinished-<process>-<number>`, which an error removes. `durable` makes
-// End wait until the disk has the bytes and the name, so that the old file or the new one is there
-// after a power failure too. What is at `path` and is no regular file (a pipe) is written in place.
+// a file beside it, `<path>.unfinished-<process>-<number>`, which an error removes, and the next
+// writer if the process is killed. `durable` makes End wait until the disk has the bytes and the
+// name, so that the old file or the new one is there after a power failure too. What is at `path`
+// and is no regular file (a pipe) is written in place.
 //
 // Errors name the file: a full disk, a quota or a limit of file size is kResourceExhausted, a
 // missing folder kNotFound, else kUnavailable.

@@ -17,6 +17,7 @@ import tf_sparse_emb as tse
 
 DIM = 8
 KEYS = np.arange(50_000)
+KEPT = 2  # checkpoints, of a `CheckpointManager`
 
 
 def step_of(parts):
@@ -39,9 +40,8 @@ def _rows_of(table):
 class TableFile:
     """`EmbeddingVariable.save`, again and again to one file."""
 
-    # Names of what a process that was killed may leave in the folder beside the checkpoints, and how many of them.
+    # Names of what a process that was killed may leave in the folder beside the checkpoints.
     unfinished = re.compile(r"items\.table\.unfinished-\d+-\d+")
-    most_unfinished = 1
 
     def __init__(self, folder):
         self._path = os.path.join(folder, "items.table")
@@ -87,10 +87,9 @@ class _Sums(keras.Model):
 class Manager:
     """`tf.train.CheckpointManager` with a model and its optimizer."""
 
-    # TensorFlow's own: it writes a checkpoint's parts to ckpt-N_temp, and looks at that folder again at the next save
-    # only if it has the same number.
-    unfinished = re.compile(r"ckpt-\d+(_temp|\.index|\.data-00000-of-0000\d)|checkpoint\.tmp\w+|.*\.tempstate\d+")
-    most_unfinished = 20
+    # TensorFlow's own: a checkpoint that is not listed yet (the process that goes on writes it again, under the same
+    # name) or no longer, folders of parts, and the list before it gets its name.
+    unfinished = re.compile(r"ckpt-\d+(.*_temp|\.index|\.data-.*)(\.tempstate\d+)?|checkpoint\.tmp\w+")
 
     def __init__(self, folder):
         self._model = _Sums()
@@ -98,10 +97,11 @@ class Manager:
         self._model(KEYS, training=True)
         self._optimizer.build(self._model.trainable_variables)
         checkpoint = tf.train.Checkpoint(model=self._model, optimizer=self._optimizer)
-        self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+        self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=KEPT)
 
     def checkpoints(self):
-        return list(self._manager.checkpoints)
+        # One more is listed while TensorFlow deletes it, which it does when the new one is there.
+        return self._manager.checkpoints[-KEPT:]
 
     def files(self):
         folder = self._manager.directory
@@ -130,14 +130,14 @@ SAVERS = {"table_file": TableFile, "checkpoint_manager": Manager}
 
 
 def run(name, folder, pipe):
-    """Goes on from the newest checkpoint; tells the pipe of every step whose save has returned."""
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    """Goes on from the newest checkpoint; tells the pipe before every save and after it, of which step it is."""
     saver = SAVERS[name](folder)
     checkpoints = saver.checkpoints()
     step = saver.restore(checkpoints[-1]) if checkpoints else 0
-    pipe.send(step)
+    pipe.send(("saved", step))
     while True:
         saver.train()
-        saver.save()
         step += 1
-        pipe.send(step)
+        pipe.send(("saving", step))
+        saver.save()
+        pipe.send(("saved", step))

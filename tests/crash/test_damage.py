@@ -1,0 +1,118 @@
+"""A file with a flipped bit or without its end is refused, by name; a table never takes half of it.
+
+CRASH_DAMAGES is the number of places for each file (`make test-crash` has 200).
+"""
+
+import os
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_model import DIM, fill, make_model, table_of
+
+PLACES = int(os.environ.get("CRASH_DAMAGES", 12))
+ROWS = 2000
+
+
+def _save_checkpoint(model, folder):
+    return tf.train.Checkpoint(model=model).write(str(folder / "ckpt"))
+
+
+def _load_checkpoint(model, folder):
+    tf.train.Checkpoint(model=model).read(str(folder / "ckpt")).expect_partial()
+
+
+# form: (save, load, the files to damage)
+FORMS = {
+    "table file": (
+        lambda model, folder: table_of(model).save(folder / "items.table"),
+        lambda model, folder: table_of(model).load(folder / "items.table"),
+        ["items.table"],
+    ),
+    "checkpoint": (
+        _save_checkpoint,
+        _load_checkpoint,
+        ["ckpt.data-00000-of-00002", "ckpt.data-00001-of-00002", "ckpt.index"],
+    ),
+    "keras": (
+        lambda model, folder: model.save(folder / "m.keras"),
+        lambda model, folder: model.load_weights(folder / "m.keras"),
+        ["m.keras"],
+    ),
+    "h5": (
+        lambda model, folder: model.save_weights(folder / "m.weights.h5"),
+        lambda model, folder: model.load_weights(folder / "m.weights.h5"),
+        ["m.weights.h5"],
+    ),
+}
+# What the errors of our own data say; those of TensorFlow's index and Keras' containers are theirs.
+OURS = {"items.table": "'{path}/items.table'", "ckpt.data-00000-of-00002": "checkpoint '{path}/ckpt'"}
+CASES = [(form, file) for form, (_, _, files) in FORMS.items() for file in files]
+
+
+def _flip(data, at, moments):
+    return data[:at] + bytes([data[at] ^ 1 << moments.randrange(8)]) + data[at + 1 :]
+
+
+def _cut(data, at, moments):
+    return data[:at]
+
+
+@pytest.fixture(scope="module")
+def models():
+    """(the model that is saved, the model that loads)."""
+    saved, loaded = make_model(), make_model()
+    fill(saved, ROWS)
+    return saved, loaded
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut])
+@pytest.mark.parametrize("form, file", CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_damage_is_refused_by_name_and_leaves_thetable_of(models, form, file, damage, moments, tmp_path):
+    save, load, _ = FORMS[form]
+    model, other = models
+    save(model, tmp_path)
+    path = tmp_path / file
+    whole, want = path.read_bytes(), table_of(model).numpy()
+    table_of(other).upsert([-1, -2], np.ones([2, DIM]))
+    before = table_of(other).numpy()
+    refused = 0
+    for _ in range(PLACES):
+        at = moments.randrange(len(whole))
+        path.write_bytes(damage(whole, at, moments))
+        table_of(other).assign(before)
+        try:
+            load(other, tmp_path)
+        except Exception as error:
+            refused += 1
+            assert table_of(other).numpy() == before, f"byte {at}: {error}"
+            if file in OURS:
+                assert re.search(OURS[file].format(path=tmp_path), str(error)), f"byte {at}: {error}"
+        else:
+            assert table_of(other).numpy() == want, f"byte {at} of {len(whole)}"
+    print(f"{file}, {damage.__name__}: {PLACES} places, {refused} refused, at the others the table is what was saved")
+    # What is not refused: the padding in TensorFlow's index, headers of zip, dense weights of HDF5.
+    assert refused == PLACES if file in OURS else refused > PLACES / 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "file, text", [("m.keras", "Bad CRC-32 for file '.*embeddings.table'"), ("m.weights.h5", "table 'embeddings' in '")]
+)
+def test_a_flipped_byte_of_a_row_is_refused_by_the_name_of_its_table(models, file, text, moments, tmp_path):
+    save, load, _ = FORMS["keras" if file == "m.keras" else "h5"]
+    model, other = models
+    save(model, tmp_path)
+    path = tmp_path / file
+    whole, before = path.read_bytes(), table_of(other).numpy()
+    begin, end = whole.index(b"ROWS"), whole.index(b"DONE")
+    assert end - begin > ROWS * 4 * DIM
+    for _ in range(PLACES):
+        at = moments.randrange(begin, end)
+        path.write_bytes(_flip(whole, at, moments))
+        with pytest.raises((ValueError, zipfile.BadZipFile, tf.errors.DataLossError), match=text):
+            load(other, tmp_path)
+        assert table_of(other).numpy() == before, f"byte {at}"
