@@ -65,7 +65,7 @@ def _restore(model, folder):
 def _out_and_in(name, format=None):
     return (
         lambda model, folder: tse.interchange.export_table(table_of(model), folder / name, format=format),
-        lambda model, folder: tse.interchange.import_table(table_of(model), folder / name, format=format),
+        lambda model, folder: tse.interchange.import_table(table_of(model), folder / name),
     )
 
 
