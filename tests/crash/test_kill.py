@@ -11,7 +11,7 @@ import time
 import pytest
 from savers import SAVERS, run
 
-KILLS = int(os.environ.get("CRASH_KILLS", 10))
+KILLS = int(os.environ.get("CRASH_KILLS", 5))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def processes():
     return context
 
 
-def _train_and_kill(processes, name, folder, moments):
+def _train_and_kill(processes, name, folder, moments, saves):
     """(the step that the process found, the last one whose save it has told of)."""
     receive, send = processes.Pipe(duplex=False)
     process = processes.Process(target=run, args=(name, str(folder), send), daemon=True)
@@ -30,7 +30,7 @@ def _train_and_kill(processes, name, folder, moments):
     send.close()
     _, found = receive.recv()
     saved, seconds = found, 0.05  # that a save takes
-    for _ in range(moments.randrange(3)):
+    for _ in range(saves):
         receive.recv()
         began = time.monotonic()
         _, saved = receive.recv()
@@ -57,7 +57,8 @@ def test_what_was_saved_before_a_kill_is_there_and_whole(processes, name, moment
     saver = SAVERS[name](str(tmp_path))
     step, interrupted, most_left, loaded = 0, 0, 0, 0
     for kill in range(KILLS):
-        found, saved = _train_and_kill(processes, name, tmp_path, moments)
+        saves = moments.randrange(3) or int(kill == KILLS - 1)  # before the one that is killed; one at least in all
+        found, saved = _train_and_kill(processes, name, tmp_path, moments, saves)
         assert found == step, f"kill {kill}: the process found step {found} where {step} had been found"
 
         saver = SAVERS[name](str(tmp_path))
