@@ -298,6 +298,7 @@ class ShardedTable final : public Table {
     updates_ = report->meta.updates;
     SetSeed(report->meta.seed);
     ++changes_;
+    ++layout_;
     return {};
   }
 

@@ -2,11 +2,15 @@
 // between, the table must be what a search would have made of it.
 #include "cc/lib/last_lookup.h"
 
+#include <unistd.h>
+
+#include <cstdio>
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cc/lib/table_file.h"
 #include "tests/cc/keys.h"
 #include "tests/cc/table_model.h"
 #include "tests/cc/testing.h"
@@ -64,6 +68,14 @@ std::vector<std::pair<std::string, Event>> Events() {
        [=](Table* table, const auto&, int64_t*) mutable {
          Content content = ExportAll(table, true);
          EXPECT_OK(table->Restore(content.view(), content.rule, &pool));
+       }},
+      {"a load of what it holds",
+       [=](Table* table, const auto&, int64_t*) mutable {
+         const std::string path = "/tmp/last_lookup_test_" + std::to_string(getpid());
+         LoadReport report;
+         EXPECT_OK(table->Save(true, MakeTableFileWriter(path, false).get(), &pool));
+         EXPECT_OK(table->Load(MakeTableFileReader(path).get(), &pool, &report));
+         std::remove(path.c_str());
        }},
       {"a new binding", [](Table* table, const auto&, int64_t* token) { Bind(table, token); }},
       {"a binding of another width",
