@@ -1,5 +1,7 @@
 """The table behind an embedding variable, as TensorFlow tracks and saves it."""
 
+import contextlib
+import contextvars
 import json
 import shutil
 import tempfile
@@ -11,6 +13,19 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
+
+
+_left_out = contextvars.ContextVar("tables_left_out", default=False)
+
+
+@contextlib.contextmanager
+def tables_left_out():
+    """Within it this thread's `tf.train.Checkpoint`s do not see the tables of variables."""
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 class TableResource(tf.saved_model.experimental.TrackableResource):
@@ -86,6 +101,11 @@ class TableResource(tf.saved_model.experimental.TrackableResource):
         """Raises the error that `load` would raise for how the file begins."""
         library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source, only_check=True)
 
+    def load_chain(self, paths, saves, log):
+        """Replaces the table's content by that of a whole file and its increments; see the op EmbeddingTableLoadChain."""
+        report = library.sparse_emb_embedding_table_load_chain(self.resource_handle, paths, saves, log)
+        self._take(report, f"'{paths[0]}'")
+
     def save_bundle(self, prefix, key):
         """Writes the table to a checkpoint file; see the op EmbeddingTableSaveBundle."""
         return library.sparse_emb_embedding_table_save_bundle(self.resource_handle, prefix, key)
@@ -159,3 +179,11 @@ class ExportedTable(tf.saved_model.experimental.TrackableResource):
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         return {**super()._trackable_children(save_type, **kwargs), "rows": self._rows}
+
+
+def show_table(table, children, save_type):
+    """Puts what stands for a variable's table, if anything does, among the children that TensorFlow sees."""
+    if _left_out.get():
+        children.pop("table", None)
+    elif save_type == "savedmodel":  # asked for once in each SavedModel
+        children["table"] = ExportedTable(table)

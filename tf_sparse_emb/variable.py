@@ -22,7 +22,7 @@ from tf_sparse_emb.table_arguments import (
     check_rows,
     choose_storage,
 )
-from tf_sparse_emb.table_resource import ExportedTable, TableResource
+from tf_sparse_emb.table_resource import TableResource, show_table
 from tf_sparse_emb.update_rules import get_rule
 
 _NO_LIMIT = 2**63 - 1
@@ -473,8 +473,7 @@ class EmbeddingVariable(keras.Variable):
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = super()._trackable_children(save_type, **kwargs)
         self._is_exported = save_type == "savedmodel"
-        if self._is_exported:
-            children["table"] = ExportedTable(self.table)  # asked for once in each SavedModel
+        show_table(self.table, children, save_type)
         return children
 
     def _serialize_to_tensors(self):

@@ -170,6 +170,7 @@ class Reader final : public RowSource {
       *chunk = {};
       return {};
     }
+    chunk->removed.clear();
     const auto [begin, n] = slices_[next_++];
     const int64_t dim = meta_.dim, row = meta_.row_floats(), other = row - dim;
     parts_.Resize(n, meta_);

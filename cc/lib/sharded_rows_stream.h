@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "cc/lib/change_log.h"
 #include "cc/lib/sharded_rows.h"
 #include "cc/lib/table.h"
 #include "cc/lib/table_stream.h"
@@ -56,49 +57,154 @@ Status SaveRows(const ShardedRows<Store>& rows, const TableMeta& meta, RowSink* 
   return sink->End();
 }
 
-// Reads all rows into `out`, which is empty and is not to be used after an error. `meta` is what
-// the source has begun with; they get its state with `keep_state`, otherwise `initial_state`.
+// Writes what an increment has of these keys: their rows, and which of them are not there. Sets
+// meta.rows.
 template <class Store>
-Status LoadRows(RowSource* source, const TableMeta& meta, const Table& table,
-                const std::vector<float>& initial_state, bool keep_state, ShardedRows<Store>* out,
-                WorkerPool* pool) {
-  const TableOptions& options = table.options();
-  const int64_t dim = options.dim;
+Status SaveChangedRows(const ShardedRows<Store>& rows, const KeySet& changed, TableMeta meta,
+                       RowSink* sink, WorkerPool* pool) {
   const int64_t width = meta.row_floats();
-  const int64_t shared_counts = std::min(meta.num_counts, options.key_counts.width);
-  const bool whole_rows = keep_state && meta.num_counts == options.key_counts.width;
+  const int64_t row_bytes = sizeof(int64_t) + width * sizeof(float);
+  const int64_t chunk_rows = std::max<int64_t>(kChunkBytes / row_bytes, 1);
+  std::vector<int64_t> keys;
+  std::vector<float*> found(std::min(chunk_rows, changed.size()));
+  meta.rows = 0;
+  for (int64_t cursor = 0; changed.Next(&cursor, chunk_rows, &keys);) {
+    rows.Find(keys.data(), keys.size(), found.data(), pool);
+    for (size_t i = 0; i < keys.size(); ++i) meta.rows += found[i] != nullptr;
+  }
+  SPARSE_EMB_RETURN_IF_ERROR(sink->Begin(meta));
   RowChunk chunk;
-  const auto fill = [&](int64_t i, float* row) {
+  for (int64_t cursor = 0; changed.Next(&cursor, chunk_rows, &keys);) {
+    rows.Find(keys.data(), keys.size(), found.data(), pool);
+    chunk.keys.clear();
+    chunk.removed.clear();
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (found[i] == nullptr) {
+        chunk.removed.push_back(keys[i]);
+      } else {
+        found[chunk.keys.size()] = found[i];
+        chunk.keys.push_back(keys[i]);
+      }
+    }
+    chunk.rows.resize(chunk.keys.size() * width);
+    pool->ParallelFor(chunk.n(), 20 + width / 8, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::copy(found[i], found[i] + width, &chunk.rows[i * width]);
+      }
+    });
+    SPARSE_EMB_RETURN_IF_ERROR(sink->Write(&chunk));
+  }
+  return sink->End();
+}
+
+// Reads a whole table and then its increments into `out`, which is empty and is not to be used
+// after an error. `meta` is what the source has begun with; rows get its state with `keep_state`,
+// otherwise `initial_state`.
+template <class Store>
+class RowLoader {
+ public:
+  RowLoader(const Table& table, const TableMeta& meta, const std::vector<float>& initial_state,
+            bool keep_state, ShardedRows<Store>* out, WorkerPool* pool)
+      : table_(table),
+        options_(table.options()),
+        meta_(meta),
+        initial_state_(initial_state),
+        keep_state_(keep_state),
+        out_(out),
+        pool_(pool) {}
+
+  // Whether rows are in the table bit for bit as in the source.
+  bool WholeRows() const {
+    const bool same_state = keep_state_ || (meta_.state_width() == 0 && initial_state_.empty());
+    return same_state && meta_.num_counts == options_.key_counts.width;
+  }
+
+  Status LoadRows(RowSource* source) {
+    SPARSE_EMB_RETURN_IF_ERROR(out_->Reserve(meta_.rows, pool_));
+    return ForEachChunk(source, [&](const RowChunk& chunk) {
+      return Insert(source, chunk, chunk.keys, [](int64_t i) { return i; });
+    });
+  }
+
+  // Of an increment that has begun.
+  Status ApplyChanges(RowSource* source) {
+    std::vector<float*> rows;
+    std::vector<int64_t> absent, positions;
+    return ForEachChunk(source, [&](const RowChunk& chunk) {
+      out_->Remove(chunk.removed.data(), chunk.removed.size(), pool_);
+      rows.resize(chunk.n());
+      out_->Find(chunk.keys.data(), chunk.n(), rows.data(), pool_);
+      absent.clear();
+      positions.clear();
+      for (int64_t i = 0; i < chunk.n(); ++i) {
+        if (rows[i] != nullptr) {
+          Fill(chunk, i, rows[i]);
+        } else {
+          absent.push_back(chunk.keys[i]);
+          positions.push_back(i);
+        }
+      }
+      return Insert(source, chunk, absent, [&](int64_t j) { return positions[j]; });
+    });
+  }
+
+ private:
+  template <class Fn>
+  Status ForEachChunk(RowSource* source, const Fn& fn) {
+    RowChunk chunk;
+    for (;;) {
+      SPARSE_EMB_RETURN_IF_ERROR(source->Read(&chunk));
+      if (chunk.empty()) return {};
+      for (const std::vector<int64_t>* keys : {&chunk.keys, &chunk.removed}) {
+        SPARSE_EMB_RETURN_IF_ERROR(Named(source, table_.CheckKeys(keys->data(), keys->size())));
+      }
+      SPARSE_EMB_RETURN_IF_ERROR(fn(chunk));
+    }
+  }
+
+  // Inserts keys, of which key j has the row of the chunk at position_of(j).
+  template <class Fn>
+  Status Insert(RowSource* source, const RowChunk& chunk, const std::vector<int64_t>& keys,
+                const Fn& position_of) {
+    int64_t repeated;
+    SPARSE_EMB_RETURN_IF_ERROR(Named(
+        source, out_->InsertAll(
+                    keys.data(), keys.size(), pool_,
+                    [&](int64_t j, float* row) { Fill(chunk, position_of(j), row); }, &repeated)));
+    if (repeated < 0) return {};
+    return Error(Code::kDataLoss, source->name(), " holds key ", keys[repeated], " twice");
+  }
+
+  void Fill(const RowChunk& chunk, int64_t i, float* row) const {
+    const int64_t dim = options_.dim, width = meta_.row_floats();
     const float* from = &chunk.rows[i * width];
-    if (whole_rows) {
+    if (WholeRows()) {
       std::copy(from, from + width, row);
       return;
     }
     std::copy(from, from + dim, row);
-    options.key_counts.SetZero(row + out->counts_at(), meta.updates);
+    options_.key_counts.SetZero(row + out_->counts_at(), meta_.updates);
+    const int64_t shared_counts = std::min(meta_.num_counts, options_.key_counts.width);
     if (shared_counts > 0) {
-      std::copy(from + dim, from + dim + 2 * (1 + shared_counts), row + out->counts_at());
+      std::copy(from + dim, from + dim + 2 * (1 + shared_counts), row + out_->counts_at());
     }
-    const float* state = keep_state ? from + dim + meta.count_floats() : initial_state.data();
-    std::copy(state, state + initial_state.size(), row + out->state_at());
-  };
-  const auto named = [&](Status status) {
+    const float* state = keep_state_ ? from + dim + meta_.count_floats() : initial_state_.data();
+    std::copy(state, state + initial_state_.size(), row + out_->state_at());
+  }
+
+  static Status Named(RowSource* source, Status status) {
     if (!status.ok()) status.message += " (in " + source->name() + ")";
     return status;
-  };
-  SPARSE_EMB_RETURN_IF_ERROR(out->Reserve(meta.rows, pool));
-  for (;;) {
-    SPARSE_EMB_RETURN_IF_ERROR(source->Read(&chunk));
-    if (chunk.n() == 0) return {};
-    SPARSE_EMB_RETURN_IF_ERROR(named(table.CheckKeys(chunk.keys.data(), chunk.n())));
-    int64_t repeated;
-    SPARSE_EMB_RETURN_IF_ERROR(
-        named(out->InsertAll(chunk.keys.data(), chunk.n(), pool, fill, &repeated)));
-    if (repeated >= 0) {
-      return Error(Code::kDataLoss, source->name(), " holds key ", chunk.keys[repeated], " twice");
-    }
   }
-}
+
+  const Table& table_;
+  const TableOptions& options_;
+  const TableMeta& meta_;
+  const std::vector<float>& initial_state_;
+  const bool keep_state_;
+  ShardedRows<Store>* const out_;
+  WorkerPool* const pool_;
+};
 
 }  // namespace sparse_emb
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "cc/lib/change_log.h"
 #include "cc/lib/fair_lock.h"
 #include "cc/lib/grad_reduce.h"
 #include "cc/lib/key_dedup.h"
@@ -89,6 +90,7 @@ class ShardedTable final : public Table {
     }
     ++changes_;
     ++updates_;
+    logs_.Add(keys, n);
     ApplyRule(rule, rows.data(), grads, n, options().dim, rows_.state_at(), pool);
     return {};
   }
@@ -135,6 +137,7 @@ class ShardedTable final : public Table {
     if (!keys_differ) SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
     const KeyCounts& counts = options().key_counts;
     const std::unique_lock lock = LockAlone();
+    logs_.Add(keys, n);
     rows_.ForEachRow(keys, n, pool, [&](int64_t i, float* row) {
       if (row == nullptr || IsPadding(keys[i])) return;
       counts.Add(row + rows_.counts_at(), updates_, amounts + i * counts.width);
@@ -165,6 +168,7 @@ class ShardedTable final : public Table {
     const std::unique_lock lock = LockAlone();
     ++changes_;
     ++layout_;
+    logs_.Add(keys, n);
     rows_.Remove(keys, n, pool);
     return {};
   }
@@ -173,6 +177,7 @@ class ShardedTable final : public Table {
     const std::unique_lock lock = LockAlone();
     ++changes_;
     ++layout_;
+    logs_.AddEverything();
     rows_.Clear();
   }
 
@@ -195,112 +200,20 @@ class ShardedTable final : public Table {
     return out;
   }
 
+  // Those of sharded_table_saving.h:
   Status Export(bool with_state, int64_t cursor, int64_t limit, const Allocate& allocate,
-                std::string* rule, int64_t* next) override {
-    if (cursor < 0) {
-      return Error(Code::kInvalidArgument, "cursor must be 0 or what came before, got ", cursor);
-    }
-    if (limit <= 0) return Error(Code::kInvalidArgument, "max_rows must be positive, got ", limit);
-    const std::shared_lock lock = LockShared();
-    *rule = with_state ? binding_.rule : "";
-    const int64_t dim = options().dim;
-    const int64_t state_width = with_state ? binding_.initial_state.size() : 0;
-    const KeyCounts& counts = options().key_counts;
-    TableRows out;
-    const auto write = [&](int64_t key, const float* row) {
-      *out.keys++ = key;
-      out.rows = std::copy(row, row + dim, out.rows);
-      const float* state = row + rows_.state_at();
-      out.rows = std::copy(state, state + state_width, out.rows);
-      counts.Get(row + rows_.counts_at(), updates_, out.counts);
-      out.counts += counts.width;
-    };
-    if (cursor == 0 && limit >= rows_.size()) {
-      out = allocate(rows_.size(), dim + state_width);
-      *next = -1;
-      if (out.keys != nullptr) rows_.ForEachFrom(0, kNoLimit, write);
-      return {};
-    }
-    std::vector<std::pair<int64_t, const float*>> found;
-    *next = rows_.ForEachFrom(cursor, limit,
-                              [&](int64_t key, const float* row) { found.emplace_back(key, row); });
-    out = allocate(found.size(), dim + state_width);
-    if (out.keys == nullptr) return {};
-    for (const auto& [key, row] : found) write(key, row);
-    return {};
-  }
-
-  Status Restore(const TableRows& in, const std::string& rule, WorkerPool* pool) override {
-    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(in.keys, in.n));
-    SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(in.keys, in.n, pool));
-    const int64_t dim = options().dim;
-    if (in.width < dim) {
-      return Error(Code::kInvalidArgument, "rows must be at least ", dim, " wide, got ", in.width);
-    }
-    const int64_t max_rows = options().max_rows;
-    if (max_rows >= 0 && in.n > max_rows) {
-      return Error(Code::kResourceExhausted, "table '", options().name,
-                   "' has max_rows = ", max_rows, " and cannot take ", in.n, " rows");
-    }
-    const std::unique_lock lock = LockAlone();
-    const bool keep_state = !rule.empty() && rule == binding_.rule;
-    // State that was loaded and not yet claimed goes with the rows that had it.
-    const Binding binding = keep_state || binding_.token != 0 ? binding_ : Binding{};
-    const int64_t state_width = binding.initial_state.size();
-    if (keep_state && in.width != dim + state_width) {
-      return Error(Code::kInvalidArgument, "rows with the state of rule ", rule, " must be ",
-                   dim + state_width, " wide, got ", in.width);
-    }
-    const KeyCounts& counts = options().key_counts;
-    MemoryGuard memory(options().name);
-    Status status;
-    memory.Run([&] {
-      ShardedRows<Store> restored(options(), state_width);
-      status = restored.Insert(in.keys, in.n, binding.initial_state, updates_, pool);
-      if (!status.ok()) return;
-      restored.ForEachRow(in.keys, in.n, pool, [&](int64_t i, float* row) {
-        const float* from = in.rows + i * in.width;
-        std::copy(from, from + dim, row);
-        if (keep_state) std::copy(from + dim, from + in.width, row + restored.state_at());
-        if (in.counts == nullptr) return;
-        counts.Set(row + restored.counts_at(), updates_, in.counts + i * counts.width);
-      });
-      ++layout_;
-      rows_ = std::move(restored);
-    });
-    SPARSE_EMB_RETURN_IF_ERROR(memory.status());
-    SPARSE_EMB_RETURN_IF_ERROR(status);
-    binding_ = binding;
-    stored_state_width_ = state_width;
-    ++changes_;
-    return {};
-  }
-
-  Status Save(bool with_state, RowSink* sink, WorkerPool* pool) override {
-    const std::shared_lock lock = LockShared();
-    const Binding none;
-    return SaveRows(rows_, Describe(with_state ? binding_ : none, rows_.size(), updates_), sink,
-                    pool);
-  }
-
-  Status Load(RowSource* source, WorkerPool* pool, LoadReport* report) override {
-    SPARSE_EMB_RETURN_IF_ERROR(source->Begin(&report->meta));
-    const std::unique_lock lock = LockAlone();
-    Binding binding;
-    SPARSE_EMB_RETURN_IF_ERROR(CheckLoad(binding_, source->name(), &binding, report));
-    const std::vector<float>& state = binding.initial_state;
-    ShardedRows<Store> loaded(options(), state.size());
-    SPARSE_EMB_RETURN_IF_ERROR(
-        LoadRows(source, report->meta, *this, state, report->kept_state, &loaded, pool));
-    rows_ = std::move(loaded);
-    stored_state_width_ = state.size();
-    binding_ = std::move(binding);
-    updates_ = report->meta.updates;
-    SetSeed(report->meta.seed);
-    ++changes_;
-    ++layout_;
-    return {};
-  }
+                std::string* rule, int64_t* next) override;
+  Status Restore(const TableRows& in, const std::string& rule, WorkerPool* pool) override;
+  Status Save(bool with_state, RowSink* sink, WorkerPool* pool) override;
+  int64_t OpenLog() override;
+  void CloseLog(int64_t log) override;
+  Status Changes(int64_t log, bool* everything, int64_t* keys) override;
+  Status SaveInChain(int64_t log, const std::string& save, bool increment, RowSink* sink,
+                     WorkerPool* pool) override;
+  Status ConfirmSave(int64_t log) override;
+  Status Load(RowSource* source, WorkerPool* pool, LoadReport* report) override;
+  Status LoadChain(const std::vector<RowSource*>& sources, int64_t log, WorkerPool* pool,
+                   LoadReport* report) override;
 
   Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
               int64_t* token, std::string* dropped_rule) override {
@@ -326,6 +239,7 @@ class ShardedTable final : public Table {
     binding_ = {};
     stored_state_width_ = -1;
     ++layout_;
+    logs_.AddEverything();
     SPARSE_EMB_RETURN_IF_ERROR(rows_.SetState(initial_state, resize, pool));
     stored_state_width_ = state_width;
     binding_ = {rule, std::move(initial_state), *token = ++last_token_};
@@ -375,6 +289,7 @@ class ShardedTable final : public Table {
     const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(
         FindOrInsert(unique.keys.data(), unique.size, false, rows.data(), pool));
+    logs_.Add(unique.keys.data(), unique.size);
     if (changes_ != *changes) {
       // What was read before is no longer of one moment with the rest.
       rows_.Read(keys, n, missing, out, nullptr, pool);
@@ -390,6 +305,10 @@ class ShardedTable final : public Table {
     });
     if (layout_ == layout) last_lookup_.Keep(keys, std::move(found), layout);
     return {};
+  }
+
+  Status NoLog(int64_t log) const {
+    return Error(Code::kInvalidArgument, "table '", options().name, "' has no log ", log);
   }
 
   void BoundNorm(float* row) const {
@@ -430,6 +349,7 @@ class ShardedTable final : public Table {
     for (int64_t i : positions) beyond.push_back(keys[i]);
     std::vector<float*> rows(beyond.size());
     rows_.Find(beyond.data(), beyond.size(), rows.data(), pool);
+    logs_.Add(beyond.data(), beyond.size());
     for (size_t j = 0; j < rows.size(); ++j) {
       float* at = out + positions[j] * dim;
       BoundNorm(at);
@@ -446,6 +366,7 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(
         FindOrInsert(unique.keys.data(), unique.size, /*padding_too=*/true, rows.data(), pool));
     ++changes_;
+    logs_.Add(unique.keys.data(), unique.size);
     pool->ParallelFor(unique.size, rows_.SearchCost(), [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) fn(u, rows[u]);
     });
@@ -490,8 +411,11 @@ class ShardedTable final : public Table {
   int64_t changes_ = 0;  // counts what changes or removes rows that exist
   int64_t layout_ = 0;   // counts what moves or removes rows
   int64_t updates_ = 0;  // the step of the counts
+  ChangeLogs logs_;      // those who share the table take a log's own lock as well
 };
 
 }  // namespace sparse_emb
+
+#include "cc/lib/sharded_table_saving.h"
 
 #endif  // TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_

@@ -96,9 +96,52 @@ Status Table::CheckSource(RowSource* source, LoadReport* report) const {
   return CheckLoad({}, source->name(), &binding, report);
 }
 
+Status Table::CheckChain(const std::vector<RowSource*>& sources, int64_t* whole,
+                         Status* problem) const {
+  LoadReport report;
+  for (*whole = 0; *whole < static_cast<int64_t>(sources.size()); ++*whole) {
+    RowSource* const source = sources[*whole];
+    TableMeta meta;
+    *problem = source->Begin(&meta);
+    if (problem->ok() && *whole == 0) {
+      report.meta = meta;
+      Binding binding;
+      SPARSE_EMB_RETURN_IF_ERROR(CheckLoad({}, source->name(), &binding, &report));
+    } else if (problem->ok()) {
+      *problem = CheckIncrement(report.meta, meta, source->name());
+    }
+    RowChunk chunk;
+    do {
+      if (problem->ok()) *problem = source->Read(&chunk);
+      if (!problem->ok()) return {};
+      for (const std::vector<int64_t>* keys : {&chunk.keys, &chunk.removed}) {
+        Status status = CheckKeys(keys->data(), keys->size());
+        if (!status.ok()) status.message += " (in " + source->name() + ")";
+        SPARSE_EMB_RETURN_IF_ERROR(status);
+      }
+    } while (!chunk.empty());
+  }
+  return {};
+}
+
+Status Table::CheckIncrement(const TableMeta& whole, const TableMeta& increment,
+                             const std::string& source) {
+  if (increment.increment && increment.dim == whole.dim && increment.rule == whole.rule &&
+      increment.num_counts == whole.num_counts && increment.seed == whole.seed &&
+      increment.state_width() == whole.state_width()) {
+    return {};
+  }
+  return Error(Code::kDataLoss, source, " is no increment of the table that it follows");
+}
+
 Status Table::CheckLoad(const Binding& binding, const std::string& source, Binding* out,
                         LoadReport* report) const {
   const TableMeta& meta = report->meta;
+  if (meta.increment) {
+    return Error(Code::kInvalidArgument, source,
+                 " is an increment: it has only the rows that had changed, and is loaded with the "
+                 "whole table that it follows");
+  }
   if (meta.dim != options_.dim) {
     return Error(Code::kInvalidArgument, "table '", options_.name, "' has rows of width ",
                  options_.dim, ", but ", source, " holds rows of width ", meta.dim, " (of table '",

@@ -174,6 +174,33 @@ class Table {
   // that both have.
   virtual Status Load(RowSource* source, WorkerPool* pool, LoadReport* report) = 0;
 
+  // Incremental saves. A log knows what has changed since the last confirmed save of it
+  // (change_log.h); a table may have several, which know nothing of each other. They have numbers
+  // from 1 on. A closed log is no error to close again.
+  virtual int64_t OpenLog() = 0;
+  virtual void CloseLog(int64_t log) = 0;
+
+  // *everything: the next save must be whole. Otherwise *keys is how many rows an increment would
+  // have, or a few more.
+  virtual Status Changes(int64_t log, bool* everything, int64_t* keys) = 0;
+
+  // Writes all rows, or with `increment` those that have changed since the last confirmed save of
+  // the log, of one moment. `save` names this one. Until it is confirmed, the next save of the log
+  // has what this one had.
+  virtual Status SaveInChain(int64_t log, const std::string& save, bool increment, RowSink* sink,
+                             WorkerPool* pool) = 0;
+  virtual Status ConfirmSave(int64_t log) = 0;
+
+  // As Load, of a whole table and the increments that followed it, in their order. If rows are then
+  // as they were saved, they are for `log` (0: none) as after a confirmed save.
+  virtual Status LoadChain(const std::vector<RowSource*>& sources, int64_t log, WorkerPool* pool,
+                           LoadReport* report) = 0;
+
+  // Reads all that LoadChain would read. *whole is how many of the sources are whole, from the
+  // first on, and *problem what the matter is with the next. An error, if the table could not take
+  // them though they were whole.
+  Status CheckChain(const std::vector<RowSource*>& sources, int64_t* whole, Status* problem) const;
+
   // The error that Load would return for what the source begins with, before it reads any row.
   Status CheckSource(RowSource* source, LoadReport* report) const;
 
@@ -194,6 +221,10 @@ class Table {
   // `source` holds. *out is the binding it has then; sets the rest of the report.
   Status CheckLoad(const Binding& binding, const std::string& source, Binding* out,
                    LoadReport* report) const;
+
+  // An error unless an increment of this description can follow a whole table of that one.
+  static Status CheckIncrement(const TableMeta& whole, const TableMeta& increment,
+                               const std::string& source);
 
   void SetSeed(int64_t seed) { options_.initial_row.SetSeed(seed); }
 

@@ -10,7 +10,7 @@ namespace sparse_emb {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'S', 'E', 'T', 'A', 'B', 'L', 'E'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;  // the newest; 1: without a name of the save
 constexpr uint32_t kByteOrder = 0x01020304;
 constexpr uint32_t kOtherByteOrder = 0x04030201;
 
@@ -35,6 +35,8 @@ struct BlockHead {
 static_assert(sizeof(BlockHead) == 24);
 
 constexpr char kRows[4] = {'R', 'O', 'W', 'S'};
+constexpr char kGone[4] = {'G', 'O', 'N', 'E'};
+constexpr char kSave[4] = {'S', 'A', 'V', 'E'};
 constexpr char kDone[4] = {'D', 'O', 'N', 'E'};
 
 // The payload of the last block.
@@ -74,7 +76,8 @@ class TableFileWriter final : public RowSink {
     if (!in_place_) RemoveAbandoned(unfinished);
     SPARSE_EMB_RETURN_IF_ERROR(in_place_ ? file_.OpenToWrite(path_) : file_.Create(unfinished));
     const std::string bytes = meta.Encode();
-    Head head = {{}, kVersion, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
+    const uint32_t version = meta.save.empty() ? 1 : kVersion;
+    Head head = {{}, version, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
     std::memcpy(head.magic, kMagic, sizeof(kMagic));
     head.crc = HeadCrc(head, bytes);
     if (!in_place_) {
@@ -82,19 +85,18 @@ class TableFileWriter final : public RowSink {
       SPARSE_EMB_RETURN_IF_ERROR(file_.Reserve(meta.rows * row_bytes));
     }
     SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(&head, sizeof(head)));
-    return writer_.Append(bytes.data(), bytes.size());
+    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(bytes.data(), bytes.size()));
+    if (meta.save.empty()) return {};
+    BlockHead block;
+    const int64_t size = meta.save.size();
+    SPARSE_EMB_RETURN_IF_ERROR(
+        WriteBlockHead(kSave, meta.increment, size, Crc32c(meta.save.data(), size), &block));
+    return writer_.Append(meta.save.data(), size);
   }
 
   Status Write(RowChunk* chunk) override {
-    const int64_t key_bytes = Bytes(chunk->keys), row_bytes = Bytes(chunk->rows);
-    const uint32_t crc =
-        Crc32c(chunk->rows.data(), row_bytes, Crc32c(chunk->keys.data(), key_bytes));
-    BlockHead block;
-    SPARSE_EMB_RETURN_IF_ERROR(
-        WriteBlockHead(kRows, chunk->n(), key_bytes + row_bytes, crc, &block));
-    end_.Add(block);
-    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(chunk->keys.data(), key_bytes));
-    return writer_.Append(chunk->rows.data(), row_bytes);
+    if (chunk->n() > 0) SPARSE_EMB_RETURN_IF_ERROR(WriteRows(chunk));
+    return chunk->removed.empty() ? Status() : WriteRemoved(chunk->removed);
   }
 
   Status End() override {
@@ -113,6 +115,26 @@ class TableFileWriter final : public RowSink {
   }
 
  private:
+  Status WriteRows(RowChunk* chunk) {
+    const int64_t key_bytes = Bytes(chunk->keys), row_bytes = Bytes(chunk->rows);
+    const uint32_t crc =
+        Crc32c(chunk->rows.data(), row_bytes, Crc32c(chunk->keys.data(), key_bytes));
+    BlockHead block;
+    SPARSE_EMB_RETURN_IF_ERROR(
+        WriteBlockHead(kRows, chunk->n(), key_bytes + row_bytes, crc, &block));
+    end_.Add(block);
+    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(chunk->keys.data(), key_bytes));
+    return writer_.Append(chunk->rows.data(), row_bytes);
+  }
+
+  Status WriteRemoved(const std::vector<int64_t>& keys) {
+    const uint32_t crc = Crc32c(keys.data(), Bytes(keys));
+    BlockHead block;
+    SPARSE_EMB_RETURN_IF_ERROR(WriteBlockHead(kGone, keys.size(), Bytes(keys), crc, &block));
+    end_.Add(block);
+    return writer_.Append(keys.data(), Bytes(keys));
+  }
+
   Status WriteBlockHead(const char (&kind)[4], int64_t n, int64_t bytes, uint32_t crc,
                         BlockHead* block) {
     *block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
@@ -132,8 +154,10 @@ class TableFileWriter final : public RowSink {
 
 class TableFileReader final : public RowSource {
  public:
-  TableFileReader(std::string path, std::string name)
-      : path_(std::move(path)), name_(name.empty() ? "'" + path_ + "'" : std::move(name)) {}
+  TableFileReader(std::string path, std::string name, std::string save)
+      : path_(std::move(path)),
+        name_(name.empty() ? "'" + path_ + "'" : std::move(name)),
+        save_(std::move(save)) {}
 
   std::string name() const override { return name_; }
 
@@ -165,6 +189,12 @@ class TableFileReader final : public RowSource {
     SPARSE_EMB_RETURN_IF_ERROR(Read(bytes.data(), head.meta_bytes));
     if (HeadCrc(head, bytes) != head.crc) return Damaged("the head", 0);
     SPARSE_EMB_RETURN_IF_ERROR(TableMeta::Decode(bytes, name_, &meta_));
+    if (head.version > 1) SPARSE_EMB_RETURN_IF_ERROR(ReadSave());
+    if (!save_.empty() && meta_.save != save_) {
+      return Error(Code::kDataLoss, name_, " is a file of ",
+                   meta_.save.empty() ? "no chain of saves" : "another save, '" + meta_.save + "'",
+                   ", where one of save '", save_, "' must be");
+    }
     *meta = meta_;
     return {};
   }
@@ -178,11 +208,17 @@ class TableFileReader final : public RowSource {
       *chunk = {};
       return ReadEnd(block, begin);
     }
+    if (std::memcmp(block.kind, kGone, sizeof(kGone)) == 0) {
+      chunk->keys.clear();
+      chunk->rows.clear();
+      return ReadRemoved(block, begin, &chunk->removed);
+    }
     const uint64_t row_bytes = sizeof(int64_t) + meta_.row_floats() * sizeof(float);
     if (std::memcmp(block.kind, kRows, sizeof(kRows)) != 0 || block.n == 0 ||
         block.payload_bytes != block.n * row_bytes) {
       return Damaged("the head of a block", begin);
     }
+    chunk->removed.clear();
     chunk->keys.resize(block.n);
     chunk->rows.resize(block.n * meta_.row_floats());
     SPARSE_EMB_RETURN_IF_ERROR(Read(chunk->keys.data(), Bytes(chunk->keys)));
@@ -197,6 +233,36 @@ class TableFileReader final : public RowSource {
  private:
   static constexpr uint32_t kMaxMetaBytes = 256 << 20;
 
+  Status ReadSave() {
+    const int64_t begin = at_;
+    BlockHead block;
+    SPARSE_EMB_RETURN_IF_ERROR(Read(&block, sizeof(block)));
+    if (block.Crc() != block.crc || std::memcmp(block.kind, kSave, sizeof(kSave)) != 0 ||
+        block.n > 1 || block.payload_bytes == 0 || block.payload_bytes > kMaxMetaBytes) {
+      return Damaged("the name of the save", begin);
+    }
+    meta_.increment = block.n == 1;
+    meta_.save.resize(block.payload_bytes);
+    SPARSE_EMB_RETURN_IF_ERROR(Read(meta_.save.data(), meta_.save.size()));
+    return Crc32c(meta_.save.data(), meta_.save.size()) == block.payload_crc
+               ? Status()
+               : Damaged("the name of the save", begin);
+  }
+
+  Status ReadRemoved(const BlockHead& block, int64_t begin, std::vector<int64_t>* keys) {
+    if (!meta_.increment || block.n == 0 || block.payload_bytes != block.n * sizeof(int64_t)) {
+      return Damaged("the head of a block", begin);
+    }
+    keys->resize(block.n);
+    SPARSE_EMB_RETURN_IF_ERROR(Read(keys->data(), Bytes(*keys)));
+    if (Crc32c(keys->data(), Bytes(*keys)) != block.payload_crc) {
+      return Damaged("a block of removed keys", begin);
+    }
+    removed_ += block.n;
+    end_.Add(block);
+    return {};
+  }
+
   Status ReadEnd(const BlockHead& block, int64_t begin) {
     sparse_emb::End end;
     if (block.payload_bytes != sizeof(end)) return Damaged("the end", begin);
@@ -205,9 +271,9 @@ class TableFileReader final : public RowSource {
         std::memcmp(&end, &end_, sizeof(end)) != 0) {
       return Damaged("the end", begin);
     }
-    if (end.rows != static_cast<uint64_t>(meta_.rows)) {
-      return Error(Code::kDataLoss, name_, " is damaged: it holds ", end.rows, " rows where ",
-                   meta_.rows, " were announced");
+    if (end.rows - removed_ != static_cast<uint64_t>(meta_.rows)) {
+      return Error(Code::kDataLoss, name_, " is damaged: it holds ", end.rows - removed_,
+                   " rows where ", meta_.rows, " were announced");
     }
     char more;
     int64_t got = 0;
@@ -234,9 +300,11 @@ class TableFileReader final : public RowSource {
 
   const std::string path_;
   const std::string name_;
+  const std::string save_;  // that it must be of; empty: any
   PosixFile file_;
   TableMeta meta_;
   int64_t at_ = 0;
+  uint64_t removed_ = 0;
   sparse_emb::End end_;  // what it must be
 };
 
@@ -246,8 +314,9 @@ std::unique_ptr<RowSink> MakeTableFileWriter(std::string path, bool durable) {
   return std::make_unique<TableFileWriter>(std::move(path), durable);
 }
 
-std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name) {
-  return std::make_unique<TableFileReader>(std::move(path), std::move(name));
+std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name,
+                                               std::string save) {
+  return std::make_unique<TableFileReader>(std::move(path), std::move(name), std::move(save));
 }
 
 }  // namespace sparse_emb

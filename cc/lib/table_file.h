@@ -1,11 +1,16 @@
 // A table in a file.
 //
 //   file    = magic "TSETABLE" | uint32 version | uint32 byte order | uint32 M | uint32 crc
-//           | description of the table, M bytes | block ... | end
+//           | description of the table, M bytes | save | block ... | end
 //   block   = uint32 'ROWS' | uint32 n | uint64 payload bytes | uint32 crc of the payload
 //           | uint32 crc of the 20 bytes before | payload
 //   payload = keys, int64 [n] | rows, float32 [n, row_floats]
 //   end     = a block 'DONE' whose payload is uint64 rows | uint64 blocks | uint32 crc of all crcs
+//
+// A file of version 1 has no `save`. In version 2 it tells a save of a chain from all others: a
+// block 'SAVE', n = 1 for an increment, 0 for a whole table, with the save's name as its payload.
+// An increment has blocks 'GONE' as well, with keys that were removed: int64 [n]. `rows` of the end
+// counts them too.
 //
 // The description is TableMeta::Encode's, its crc covers what stands before as well; crcs are
 // CRC-32C. Numbers have the byte order of the machine that wrote them; the field "byte order" holds
@@ -34,9 +39,11 @@ namespace sparse_emb {
 std::unique_ptr<RowSink> MakeTableFileWriter(std::string path, bool durable);
 
 // Reads such a file, front to back, a pipe too. `name` stands for it in errors; empty: the path.
-// A file that is damaged, cut off or something else is kDataLoss, one of a newer version or the
-// other byte order kInvalidArgument, one that is not there kNotFound.
-std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name = "");
+// With `save`, the file must be of that save. A file that is damaged, cut off or something else is
+// kDataLoss, one of a newer version or the other byte order kInvalidArgument, one that is not there
+// kNotFound.
+std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name = "",
+                                               std::string save = "");
 
 }  // namespace sparse_emb
 

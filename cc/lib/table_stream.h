@@ -30,6 +30,11 @@ struct TableMeta {
   int64_t updates = 0;               // the step of the counts
   int64_t rows = 0;                  // V
 
+  // Of a save that is one of a chain, a full one and the increments that follow it. They are not
+  // in Encode; table_file.h has them in a block of their own.
+  std::string save;        // names the save; empty: it is in no chain
+  bool increment = false;  // the rows that have changed since the save before, and the keys removed
+
   int64_t state_width() const { return static_cast<int64_t>(initial_state.size()); }
   // The floats of a row as they lie in the table: [embedding: D | counts | state: S], the counts as
   // key_counts.h has them.
@@ -44,11 +49,14 @@ struct TableMeta {
   std::string Json() const;
 };
 
-// A part of the rows: keys [n], and rows [n, row_floats].
+// A part of the rows: keys [n], and rows [n, row_floats]; of an increment also keys that were
+// removed.
 struct RowChunk {
   std::vector<int64_t> keys;
   std::vector<float> rows;
+  std::vector<int64_t> removed;
   int64_t n() const { return static_cast<int64_t>(keys.size()); }
+  bool empty() const { return keys.empty() && removed.empty(); }
 };
 
 // How many bytes of keys and rows make a chunk, roughly; a row of more is a chunk of its own.

@@ -94,10 +94,10 @@ TEST(OtherFilesAreRefusedByName) {
   const auto saved = FilledTable("slab", 5);
   EXPECT_OK(Save(saved.get(), folder / "table"));
   std::string bytes = ReadFile(folder / "table");
-  bytes[8] = 2;
+  bytes[8] = 3;
   WriteFile(folder / "newer", bytes);
   ExpectRefused(folder / "newer", Code::kInvalidArgument,
-                "has version 2 of the table format; this build reads versions up to 1");
+                "has version 3 of the table format; this build reads versions up to 2");
   bytes = ReadFile(folder / "table");
   std::reverse(&bytes[8], &bytes[12]);
   std::reverse(&bytes[12], &bytes[16]);
