@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
 
-
 _left_out = contextvars.ContextVar("tables_left_out", default=False)
 
 
@@ -102,7 +101,7 @@ class TableResource(tf.saved_model.experimental.TrackableResource):
         library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source, only_check=True)
 
     def load_chain(self, paths, saves, log):
-        """Replaces the table's content by that of a whole file and its increments; see the op EmbeddingTableLoadChain."""
+        """Replaces the table's content by that of a chain of files; see the op EmbeddingTableLoadChain."""
         report = library.sparse_emb_embedding_table_load_chain(self.resource_handle, paths, saves, log)
         self._take(report, f"'{paths[0]}'")
 

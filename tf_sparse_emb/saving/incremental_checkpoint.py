@@ -71,9 +71,9 @@ class IncrementalCheckpoint:
         max_increments: int > 0, default 24. After so many increments a save is full.
         max_to_keep: int > 0, default 2: how many full saves, with their increments, are kept. Older ones are removed
             when a new full one is whole.
-        **trackables: what to save, by name, as for `tf.train.Checkpoint`: models, optimizers, layers, tables, variables.
-            Their tables are found wherever they hang. A model must be built before it is saved or restored, its
-            optimizer need not be.
+        **trackables: what to save, by name, as for `tf.train.Checkpoint`: models, optimizers, layers, tables,
+            variables. Their tables are found wherever they hang. A model must be built before it is saved or restored,
+            its optimizer need not be.
 
     Raises:
         ValueError: if an argument is out of its range, or there is nothing to save.
@@ -200,7 +200,7 @@ class IncrementalCheckpoint:
         save is then a full one.
 
         Variables that are made later, such as those of an optimizer that is not built yet, are restored when they are
-        made. What a table becomes of which another storage, optimizer or width was saved, `EmbeddingVariable.load` says.
+        made. What becomes of a table that was saved with another storage or optimizer, `EmbeddingVariable.load` says.
 
         Returns:
             `tse.saving.Restored`, or None if nothing was ever saved in the directory.
@@ -251,7 +251,7 @@ class IncrementalCheckpoint:
     def _whole_part(self, saves, problem, problems):
         # Tables may come with a full save only, so all saves of a chain have those of the first.
         tables = self._tables_of(saves[0]) if saves else {}
-        for path, table in tables.items():
+        for path in tables:
             paths = [folder_of(self._directory, save.number) / save.tables[path] for save in saves]
             names = [save.name_of(save.tables[path]) for save in saves]
             whole, damage = self._logs[path].check(paths, names) if saves else (0, "")
