@@ -185,12 +185,13 @@ def test_several_models_and_tables_in_custom_layers(tmp_path):
             self.parts = [
                 tse.Embedding(None, 3, combiner="sum", seed=seed),
                 {"deep": tse.Embedding(None, 3, seed=seed)},
+                keras.layers.Dense(3),
             ]
 
         def call(self, keys, training=None):
-            return self.parts[0](keys, training=training) + keras.ops.sum(
-                self.parts[1]["deep"](keys, training=training), 1
-            )
+            wide, deep, dense = self.parts
+            deep_rows = keras.ops.sum(deep["deep"](keys, training=training), 1)
+            return wide(keys, training=training) + dense(deep_rows)
 
     def make(seed):
         models = {}

@@ -1,4 +1,4 @@
-"""`tse.saving.IncrementalCheckpoint`: what is damaged or does not fit is found out, and a save that fails harms nothing."""
+"""`tse.saving.IncrementalCheckpoint`: damage and what does not fit are found out, a save that fails harms nothing."""
 
 import resource
 import shutil

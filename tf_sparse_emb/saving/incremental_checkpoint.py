@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_sparse_emb.saving import save_folder
 from tf_sparse_emb.saving.save_folder import DamagedError, Save, folder_of
 from tf_sparse_emb.saving.table_log import TableLog
-from tf_sparse_emb.saving.tracked_tables import find_tables, table_at
+from tf_sparse_emb.saving.tracked_tables import checkpoint_of, find_tables, table_at
 from tf_sparse_emb.table_arguments import check_positive
 from tf_sparse_emb.table_resource import tables_left_out
 from tf_sparse_emb.whole_files import whole_folder
@@ -89,7 +89,8 @@ class IncrementalCheckpoint:
             raise ValueError("there must be something to save, as model=..., optimizer=..., table=...; got nothing")
         self._directory = os.fspath(directory)
         self._max_increments, self._max_to_keep = max_increments, max_to_keep
-        self._checkpoint = tf.train.Checkpoint(**trackables)
+        self._trackables = trackables
+        self._checkpoint = tf.train.Checkpoint(**trackables)  # as they are at the last save or restore
         self._logs = {}  # path of a table -> TableLog
         self._last = None  # the Save that the logs begin at
         self._increments = 0  # since the full one
@@ -130,6 +131,7 @@ class IncrementalCheckpoint:
         """
         _check_eager("save")
         with self._lock:
+            self._checkpoint = checkpoint_of(self._trackables)
             self._follow(find_tables(self._checkpoint))
             try:
                 latest = save_folder.read_latest(self._directory)
@@ -213,6 +215,7 @@ class IncrementalCheckpoint:
         """
         _check_eager("restore")
         with self._lock:
+            self._checkpoint = checkpoint_of(self._trackables)
             self._last = None
             problems = []
             try:

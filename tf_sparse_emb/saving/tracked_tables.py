@@ -1,4 +1,4 @@
-"""The tables that an object holds, by their place in TensorFlow's graph of objects."""
+"""What hangs on objects, and where in TensorFlow's graph of objects the tables do."""
 
 import collections
 
@@ -6,6 +6,26 @@ import keras
 import tensorflow as tf
 
 from tf_sparse_emb.table_resource import TableResource
+
+
+def checkpoint_of(trackables):
+    """Returns a `tf.train.Checkpoint` of these objects, by name, with all variables of their layers.
+
+    TensorFlow does not see what Keras finds in a list or dict of layers, and would leave it out. Such variables hang on
+    `out_of_sight`, by the name of the object and their place among its variables.
+    """
+    checkpoint = tf.train.Checkpoint(**trackables)
+    seen = {id(child) for child in tf.train.TrackableView(checkpoint).descendants()}
+    out_of_sight = {
+        f"{name}.{i}": variable
+        for name, trackable in trackables.items()
+        if isinstance(trackable, keras.Layer)
+        for i, variable in enumerate(trackable.variables)
+        if not seen & {id(variable), id(variable.value)}
+    }
+    if not out_of_sight:
+        return checkpoint
+    return tf.train.Checkpoint(**trackables, out_of_sight=tf.train.Checkpoint(**out_of_sight))
 
 
 def find_tables(root):
