@@ -329,7 +329,8 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
 
     def _resource_apply_dense(self, grad, var):
         """Applies the rule to the whole variable."""
-        return self._update_whole(var, grad, *self._plain_state(var))
+        own = var.value if isinstance(var, keras.Variable) else var  # of Keras in a call by hand
+        return self._update_whole(own, grad, *self._plain_state(var))
 
     def _plain_state(self, var):
         """The slots, learning rate, weight decay and row-wiseness of a plain variable."""
