@@ -69,6 +69,8 @@ class BuildOps(build_ext):
                 for flag in tensorflow.sysconfig.get_compile_flags()
             ),
             f"-I{ROOT}",
+            # What EmbeddingLibraryVersion says.
+            f'-DSPARSE_EMB_VERSION="{VERSION} for TensorFlow {tensorflow.__version__}"',
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]
         objects_dir = Path(self.build_temp) / f"tf{tensorflow.__version__}"

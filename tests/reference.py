@@ -40,6 +40,15 @@ def key_dedup(keys):
     return np.array(list(index_of), np.int64), np.array(inverse, np.int32), np.array(counts, np.int32)
 
 
+def server_of_key(keys, num_servers):
+    """The parameter server of each key: a hash of it, the finaliser of splitmix64."""
+    x = keys.astype(np.uint64) ^ np.uint64(0xD1B54A32D192ED03)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return ((x >> np.uint64(32)) * np.uint64(num_servers) >> np.uint64(32)).astype(np.int64)
+
+
 def bag_coefficients(row_splits, weights, combiner):
     """c [N] such that the pooled row of bag b is the sum of c_n x_n over its keys n; 0/0 = 0."""
     w = np.asarray(weights, np.float64)

@@ -68,7 +68,7 @@ def dedup(splits, tables):
 def look_up(splits):
     tables = [tse.EmbeddingVariable(2, seed=1) for _ in range(2)]
     library.sparse_emb_embedding_lookup(
-        tables=[table.table_handle for table in tables], keys=[1, 2], table_splits=splits,
+        tables=[table.shards[0].resource_handle for table in tables], keys=[1, 2], table_splits=splits,
         anchors=[table.value for table in tables], insert=False, missing="initial",
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
+from tf_sparse_emb.table_rows import TableRows
 
 _left_out = contextvars.ContextVar("tables_left_out", default=False)
 
@@ -27,7 +28,29 @@ def tables_left_out():
         _left_out.reset(token)
 
 
-class TableResource(tf.saved_model.experimental.TrackableResource):
+def fill(table, options, values):
+    """Creates those rows of an index table that are missing; `table` has the methods of `TableRows`.
+
+    Args:
+        options: the attributes of the op EmbeddingTable.
+        values: None, or the initial rows [input_dim, D].
+    """
+    input_dim, dim = options["input_dim"], options["dim"]
+    chunk = max(1, (1 << 22) // dim)
+    for start in range(0, input_dim, chunk):
+        keys = tf.range(start, min(start + chunk, input_dim), dtype=tf.int64)
+        keys = keys[~table.contains(keys)]
+        if values is None:
+            # Not a lookup, which would bound the norms of rows.
+            table.scatter_add(keys, tf.zeros([tf.size(keys), dim]))
+            continue
+        rows = tf.gather(values, keys)
+        if options["has_padding"]:
+            rows = tf.where((keys == options["padding_key"])[:, tf.newaxis], 0.0, rows)
+        table.upsert(keys, rows)
+
+
+class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
     """A C++ table and the means to make it again.
 
     It hangs on its variable by the name `table`, so checkpoints find it by its place in the object graph. The table
@@ -41,15 +64,17 @@ class TableResource(tf.saved_model.experimental.TrackableResource):
         all_rows: None or a callable that returns the initial rows [input_dim, D] of an index table whose rows are not
             made one at a time.
         count_decay: float, see `tse.EmbeddingVariable`.
+        device: str, a CPU, in whose memory the table lives.
         **options: the attributes of the op EmbeddingTable.
 
     Attributes:
+        device: str.
         seed: int, of the initial rows; that of what was loaded last.
     """
 
-    def __init__(self, *, all_rows=None, count_decay, **options):
-        # A table lives in the memory of the CPU.
-        super().__init__(device="CPU:0")
+    def __init__(self, *, all_rows=None, count_decay, device="CPU:0", **options):
+        super().__init__(device=device)
+        self.device = device
         self._all_rows, self._count_decay, self._options = all_rows, count_decay, options
         # The handle is made when it is first asked for; were that while a function is traced, it would be the graph's.
         with tf.init_scope():
@@ -68,22 +93,7 @@ class TableResource(tf.saved_model.experimental.TrackableResource):
         return self._options["table_name"]
 
     def _fill(self):
-        """Creates the rows of an index table that are missing."""
-        input_dim, dim = self._options["input_dim"], self._options["dim"]
-        values = None if self._all_rows is None else self._all_rows()
-        chunk = max(1, (1 << 22) // dim)
-        for start in range(0, input_dim, chunk):
-            keys = tf.range(start, min(start + chunk, input_dim), dtype=tf.int64)
-            keys = keys[~library.sparse_emb_embedding_table_contains(self.resource_handle, keys)]
-            if values is None:
-                # Not a lookup, which would bound the norms of rows.
-                zeros = tf.zeros([tf.size(keys), dim])
-                library.sparse_emb_embedding_table_scatter_add(self.resource_handle, keys, zeros)
-                continue
-            rows = tf.gather(values, keys)
-            if self._options["has_padding"]:
-                rows = tf.where((keys == self._options["padding_key"])[:, tf.newaxis], 0.0, rows)
-            library.sparse_emb_embedding_table_upsert(self.resource_handle, keys, rows)
+        fill(self, self._options, None if self._all_rows is None else self._all_rows())
 
     def save(self, path, *, with_state=True, durable=True):
         """Writes the table to a file; see the op EmbeddingTableSave."""

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_sparse_emb import ops
-from tf_sparse_emb.gen_ops import library
 from tf_sparse_emb.initializers import RowInitializer, choose_row_initializer, choose_seed, make_all_rows
 from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.servers import servers_here
+from tf_sparse_emb.sharded_table import ShardedTable
 from tf_sparse_emb.snapshot import TableSnapshot
 from tf_sparse_emb.table_arguments import (
     COUNTS,
@@ -127,7 +128,9 @@ class EmbeddingVariable(keras.Variable):
         if row_init is None:
             row_init = RowInitializer("constant", 0.0, 0.0)
             all_rows = functools.partial(make_all_rows, self.initializer, seed, (self.input_dim, self.dim))
-        self.table = TableResource(
+        servers = servers_here()
+        make_table = TableResource if servers is None else functools.partial(ShardedTable, servers)
+        self.table = make_table(
             all_rows=all_rows,
             table_name=self.path,
             dim=self.dim,
@@ -154,9 +157,14 @@ class EmbeddingVariable(keras.Variable):
         return self.table.seed
 
     @property
-    def table_handle(self):
-        """A scalar tensor of dtype resource."""
-        return self.table.resource_handle
+    def shards(self):
+        """The parts of the table, a list: one, or one for each parameter server."""
+        return [self.table] if self.servers is None else self.table.shards
+
+    @property
+    def servers(self):
+        """The parameter servers that the table is spread over, or None."""
+        return self.table.servers if isinstance(self.table, ShardedTable) else None
 
     @property
     def num_counts(self):
@@ -174,13 +182,13 @@ class EmbeddingVariable(keras.Variable):
             keys: int32, int64 or string [N]; a key that is not there has its initial row and state.
             with_state: bool, default False. Rows are [N, D + S], with the optimizer's state.
         """
-        rows = library.sparse_emb_embedding_table_read_rows(self.table_handle, as_keys(keys))
+        rows = self.table.read_rows(as_keys(keys))
         return rows if with_state else rows[:, : self.dim]
 
     def contains(self, keys):
         """Returns whether each key is in the table: bool, of the shape of keys."""
         keys = as_keys(keys)
-        present = library.sparse_emb_embedding_table_contains(self.table_handle, tf.reshape(keys, [-1]))
+        present = self.table.contains(tf.reshape(keys, [-1]))
         return tf.reshape(present, tf.shape(keys))
 
     def upsert(self, keys, rows):
@@ -192,7 +200,7 @@ class EmbeddingVariable(keras.Variable):
             keys: int32, int64 or string [N].
             rows: float32 [N, D].
         """
-        return library.sparse_emb_embedding_table_upsert(self.table_handle, as_keys(keys), rows)
+        return self.table.upsert(as_keys(keys), tf.convert_to_tensor(rows, tf.float32))
 
     def scatter_add(self, keys, rows):
         """Adds to the embeddings of keys; a missing key gets its initial row first.
@@ -201,23 +209,23 @@ class EmbeddingVariable(keras.Variable):
             keys: int32, int64 or string [N]; what comes for a repeated key is summed in order.
             rows: float32 [N, D].
         """
-        return library.sparse_emb_embedding_table_scatter_add(self.table_handle, as_keys(keys), rows)
+        return self.table.scatter_add(as_keys(keys), tf.convert_to_tensor(rows, tf.float32))
 
     def remove(self, keys):
         """Forgets keys [N] with their optimizer state; those that are not in the table are passed over."""
-        return library.sparse_emb_embedding_table_remove(self.table_handle, as_keys(keys))
+        return self.table.remove(as_keys(keys))
 
     def clear(self):
         """Forgets all keys."""
-        return library.sparse_emb_embedding_table_clear(self.table_handle)
+        return self.table.clear()
 
     def size(self):
         """Returns the number of rows, an int64 scalar tensor."""
-        return library.sparse_emb_embedding_table_size(self.table_handle)
+        return self.table.size()
 
     def memory_bytes(self):
         """Returns the bytes of rows, optimizer state and index, an int64 scalar tensor."""
-        return library.sparse_emb_embedding_table_memory_bytes(self.table_handle)
+        return self.table.memory_bytes()
 
     def statistics(self):
         """Returns how full the table is and how well its keys are spread; reads the whole index.
@@ -228,9 +236,7 @@ class EmbeddingVariable(keras.Variable):
             of the embeddings; state_bytes, of the optimizer's state and the counts; index_bytes, of the index, the
             keys and room that is not in use. float64: load, rows / capacity; mean_probe_length.
         """
-        rows, capacity, probes, max_probes, memory, row_bytes, state_bytes = tf.unstack(
-            library.sparse_emb_embedding_table_statistics(self.table_handle), num=7
-        )
+        rows, capacity, probes, max_probes, memory, row_bytes, state_bytes = tf.unstack(self.table.statistics(), num=7)
         return {
             "rows": rows,
             "capacity": capacity,
@@ -251,9 +257,7 @@ class EmbeddingVariable(keras.Variable):
             keys_differ: bool, default False. The caller's word that no key comes twice; otherwise the op looks.
         """
         self._check_counts()
-        return library.sparse_emb_embedding_table_count(
-            self.table_handle, as_keys(keys), amounts, keys_differ=keys_differ
-        )
+        return self.table.add_counts(as_keys(keys), tf.convert_to_tensor(amounts, tf.float64), keys_differ)
 
     def _check_counts(self):
         if self.counts is None:
@@ -267,7 +271,7 @@ class EmbeddingVariable(keras.Variable):
         """
         self._check_counts()
         keys = as_keys(keys)
-        counts = library.sparse_emb_embedding_table_key_counts(self.table_handle, tf.reshape(keys, [-1]))
+        counts = self.table.key_counts(tf.reshape(keys, [-1]))
         return tf.reshape(counts, tf.concat([tf.shape(keys), [self.num_counts]], 0))
 
     def export(self, with_state=False, with_counts=False):
@@ -316,9 +320,7 @@ class EmbeddingVariable(keras.Variable):
 
     def _export(self, cursor, max_rows, with_state):
         """Keys, rows, counts, the rule of the state, and the next cursor."""
-        keys, rows, counts, rule, next_cursor = library.sparse_emb_embedding_table_export(
-            self.table_handle, cursor, max_rows, with_state=with_state
-        )
+        keys, rows, counts, rule, next_cursor = self.table.export(cursor, max_rows, with_state)
         if not with_state:
             rows = tf.ensure_shape(rows, [None, self.dim])
         return keys, rows, counts, rule, next_cursor
@@ -337,19 +339,18 @@ class EmbeddingVariable(keras.Variable):
             **initial_values: of those with an accumulator: initial_accumulator_value, default 0.
 
         Returns:
-            int, which names this binding to `embedding_update`.
+            int, which names this binding to `embedding_update` (of a table on servers: a tuple, for each).
         """
         state = get_rule(rule).initial_state(self.dim, initial_values)
         with tf.init_scope():
-            initial_state = tf.constant(state, tf.float32, shape=[len(state)])
-            bound = library.sparse_emb_embedding_table_bind(self.table_handle, initial_state, rule=rule)
-            if dropped := bound.dropped_rule.numpy().decode():
+            binding, dropped = self.table.bind(rule, state)
+            if dropped:
                 warnings.warn(
                     f"table '{self.path}': the state of rule {dropped} that was restored with the rows is dropped, "
                     f"because the optimizer keeps that of rule {rule}",
                     stacklevel=2,
                 )
-            return int(bound.binding)
+            return binding
 
     @property
     def overwrite_with_gradient(self):
@@ -403,9 +404,7 @@ class EmbeddingVariable(keras.Variable):
         if isinstance(value, TableSnapshot):
             # A table that counts nothing, or something else, has no use for the snapshot's counts.
             counts = value.counts if value.counts.shape[1] == self.num_counts else np.zeros((len(value.keys), 0))
-            library.sparse_emb_embedding_table_restore(
-                self.table_handle, value.keys, np.concatenate([value.rows, value.state], 1), counts, value.rule
-            )
+            self.table.restore(value.keys, np.concatenate([value.rows, value.state], 1), counts, value.rule)
         else:
             self.upsert(tf.range(self.input_dim, dtype=tf.int64), np.asarray(value, np.float32))
         return value

@@ -58,6 +58,7 @@ class TableSplits {
     return CheckDim("table_splits", list[0], 0, num_tables + 1);
   }
 
+  const int64_t* data() const { return splits_; }
   int64_t begin(int64_t table) const { return splits_[table]; }
   int64_t size(int64_t table) const { return splits_[table + 1] - splits_[table]; }
 

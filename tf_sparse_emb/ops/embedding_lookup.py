@@ -4,7 +4,9 @@ import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
 from tf_sparse_emb.ops.embedding_key_dedup import split_by_table
+from tf_sparse_emb.ops.embedding_partition import partition_keys
 from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.servers import is_parameter_server_strategy
 
 # The first dimension of a table's gradient as IndexedSlices. Huge on purpose: whatever would make a dense tensor of
 # it fails at once.
@@ -37,7 +39,7 @@ def whole_lookup(slices):
 
 def check_table(table):
     """Raises a TypeError unless `table` is an embedding table's variable."""
-    if not hasattr(table, "table_handle"):
+    if not hasattr(table, "shards"):
         raise TypeError(f"table must be a tse.EmbeddingVariable, got {type(table).__name__}")
 
 
@@ -88,21 +90,77 @@ def lookup_tables(tables, keys, table_splits, *, insert, missing, keys_differ=Fa
 
     `keys_differ` is the caller's word that no key of a table comes twice: gradients are `DistinctSlices` then.
     """
-    return library.sparse_emb_embedding_lookup(
-        tables=[table.table_handle for table in tables],
+    splits = [] if len(tables) == 1 else [table_splits]
+    anchors = [table.value for table in tables]
+    options = {"insert": insert, "missing": missing, "keys_differ": keys_differ}
+    servers = servers_of(tables)
+    if servers is None:
+        handles = [table.shards[0].resource_handle for table in tables]
+        return library.sparse_emb_embedding_lookup(
+            tables=handles, keys=keys, table_splits=splits, anchors=anchors, **options
+        )
+    # One request a server. What gradients flow to stays here, at the end.
+    partition = partition_keys(keys, table_splits, len(tables), len(servers.devices))
+    parts = []
+    for s, device in enumerate(servers.devices):
+        with tf.device(device):
+            rows = library.sparse_emb_embedding_lookup(
+                tables=[table.shards[s].resource_handle for table in tables],
+                keys=partition.keys[s],
+                table_splits=[] if len(tables) == 1 else [partition.table_splits[s]],
+                anchors=[tf.zeros([0, table.dim]) for table in tables],
+                **options,
+            )
+            parts.append(tf.cast(rows, servers.wire_dtype))
+    return library.sparse_emb_embedding_stitch_rows(
+        parts=[tf.cast(part, tf.float32) for part in parts],
+        positions=partition.positions,
         keys=keys,
-        table_splits=[] if len(tables) == 1 else [table_splits],
-        anchors=[table.value for table in tables],
-        insert=insert,
-        missing=missing,
+        table_splits=splits,
+        anchors=anchors,
         keys_differ=keys_differ,
     )
 
 
+def servers_of(tables):
+    """The servers that tables are spread over, or None if they are of this process.
+
+    Raises:
+        RuntimeError: if they are not of one kind, or this is not the place to use them.
+    """
+    places = {table.servers for table in tables}
+    if len(places) > 1:
+        raise RuntimeError(
+            "tables of one layer must all be of this process or all spread over the same servers, got "
+            + " and ".join(f"'{table.path}' {_place(table.servers)}" for table in tables)
+        )
+    (servers,) = places
+    if servers is None and is_parameter_server_strategy(tf.distribute.get_strategy()):
+        raise RuntimeError(
+            f"table '{tables[0].path}' is of this process, and workers of a ParameterServerStrategy cannot reach it: "
+            "build its layer in the strategy's scope"
+        )
+    return servers
+
+
+def _place(servers):
+    return "is of this process" if servers is None else f"is spread over {len(servers.devices)} servers"
+
+
 @tf.RegisterGradient("SparseEmb>EmbeddingLookup")
 def _embedding_lookup_gradient(op, grad):
+    return _table_gradients(op, op.get_attr("num_tables"), grad)
+
+
+@tf.RegisterGradient("SparseEmb>EmbeddingStitchRows")
+def _embedding_stitch_rows_gradient(op, grad):
+    return _table_gradients(op, 2 * op.get_attr("num_servers"), grad)
+
+
+def _table_gradients(op, keys_input, grad):
+    """The gradients of an op's inputs, which end with keys, table_splits and anchors."""
     num_tables = op.get_attr("num_tables")
-    keys, anchors = op.inputs[num_tables], op.inputs[-num_tables:]
+    keys, anchors = op.inputs[keys_input], op.inputs[-num_tables:]
     dense_shape = tf.constant([MAX_KEYS, anchors[0].shape[1]], tf.int64)
     grad = tf.convert_to_tensor(grad)
     if num_tables == 1:
@@ -111,12 +169,10 @@ def _embedding_lookup_gradient(op, grad):
         slices = [tf.IndexedSlices(grad, keys, dense_shape)]
         splits = None
     else:
-        splits = op.inputs[num_tables + 1]
+        splits = op.inputs[keys_input + 1]
         parts = (split_by_table(values, splits, num_tables) for values in (grad, keys))
         slices = [tf.IndexedSlices(*pair, dense_shape) for pair in zip(*parts, strict=True)]
     if op.get_attr("keys_differ"):
         whole = (keys, splits, grad)
         slices = [DistinctSlices(part, whole, t) for t, part in enumerate(slices)]
-    if num_tables == 1:
-        return None, None, slices[0]
-    return [None] * (num_tables + 2) + slices
+    return [None] * (len(op.inputs) - num_tables) + slices

@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
-from tf_sparse_emb.ops.embedding_lookup import check_table
+from tf_sparse_emb.ops.embedding_lookup import check_table, servers_of
+from tf_sparse_emb.ops.embedding_partition import partition_keys, partition_rows
 from tf_sparse_emb.ops.keys import as_keys
 from tf_sparse_emb.update_rules import get_rule
 
@@ -29,7 +30,7 @@ def embedding_update(
         grads: float32 [U, D], the summed gradients.
         rule: a rule that `EmbeddingVariable.bind` knows.
         step: int64 scalar, the optimizer's 1-based step; default 1.
-        binding: int, what `table.bind` returned: an update from a binding that is no longer the table's is refused. The
+        binding: what `table.bind` returned: an update from a binding that is no longer the table's is refused. The
             default 0 accepts any binding of the rule.
         keys_differ: bool, default False. The caller's word that no key comes twice; otherwise the op looks.
         check_finite: bool, default True. Refuse gradients that are not finite.
@@ -78,19 +79,42 @@ def update_tables(
     **hyperparameters,
 ):
     """`embedding_update` of several tables of one width; table_splits [T + 1] says whose keys [U] stand where."""
-    values = get_rule(rule).hyper_values(hyperparameters)
-    return library.sparse_emb_embedding_update(
-        tables=[table.table_handle for table in tables],
-        keys=keys,
-        table_splits=[] if len(tables) == 1 else [table_splits],
-        grads=grads,
-        hypers=tf.stack([tf.cast(value, tf.float32) for value in values]),
-        step=tf.cast(step, tf.int64),
-        rule=rule,
-        bindings=bindings,
-        keys_differ=keys_differ,
-        check_finite=check_finite,
-    )
+    hypers = tf.stack([tf.cast(value, tf.float32) for value in get_rule(rule).hyper_values(hyperparameters)])
+    options = {"rule": rule, "keys_differ": keys_differ}
+    step = tf.cast(step, tf.int64)
+    servers = servers_of(tables)
+    if servers is None:
+        return library.sparse_emb_embedding_update(
+            tables=[table.shards[0].resource_handle for table in tables],
+            keys=keys,
+            table_splits=[] if len(tables) == 1 else [table_splits],
+            grads=grads,
+            hypers=hypers,
+            step=step,
+            bindings=bindings,
+            check_finite=check_finite,
+            **options,
+        )
+    partition = partition_keys(keys, table_splits, len(tables), len(servers.devices))
+    parts = partition_rows(grads, partition.positions)
+    updates = []
+    for s, device in enumerate(servers.devices):
+        part = tf.cast(parts[s], servers.wire_dtype)
+        with tf.device(device):
+            update = library.sparse_emb_embedding_update(
+                tables=[table.shards[s].resource_handle for table in tables],
+                keys=partition.keys[s],
+                table_splits=[] if len(tables) == 1 else [partition.table_splits[s]],
+                grads=tf.cast(part, tf.float32),
+                hypers=hypers,
+                step=step,
+                bindings=[binding and binding[s] for binding in bindings],
+                # A finite float32 may be beyond the narrower type's range.
+                check_finite=check_finite or servers.wire_dtype != tf.float32,
+                **options,
+            )
+        updates.append(update)
+    return None if updates[0] is None else tf.group(*updates)
 
 
 def check_finite(keys, table_splits, grads, table_names):

@@ -241,7 +241,8 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
                 checks += finite_checks(clipped, targets)
             with tf.control_dependencies(checks):
                 self._update(clipped, targets)
-                self._iterations.assign_add(1)
+                # Not Keras' assign_add, which reads, adds and writes: of several workers at once some would be lost.
+                self._iterations.value.assign_add(1)
 
     def _group_tables(self, grads, variables):
         """Sums the gradients of repeated keys, and puts tables together that one op can update.
@@ -260,7 +261,7 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
                 )
             key = self._var_key(variable)
             owner, rate = self._bound.owners.get(key), self._bound.rates.get(key)
-            group = (variable.dim, bool(self._decay(variable)), id(owner), id(rate))
+            group = (variable.dim, variable.servers, bool(self._decay(variable)), id(owner), id(rate))
             groups.setdefault(group, []).append((grad, variable))
         grouped = []
         for members in groups.values():

@@ -186,7 +186,7 @@ class _Tables:
         if id(handle) in self._by_handle:
             return self._by_handle[id(handle)]
         for variable in self._variables:
-            if variable.table_handle is handle:
+            if variable.shards[0].resource_handle is handle:
                 name = f"tf_sparse_emb_table_{len(self.folded)}"
                 # In a thread of its own, outside of the trace, in which TensorFlow would take the variables for the
                 # function's, and trace it twice.
