@@ -69,7 +69,7 @@ class BuildOps(build_ext):
                 for flag in tensorflow.sysconfig.get_compile_flags()
             ),
             f"-I{ROOT}",
-            # What EmbeddingLibraryVersion says.
+            # What the op LibraryVersion says.
             f'-DSPARSE_EMB_VERSION="{VERSION} for TensorFlow {tensorflow.__version__}"',
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]

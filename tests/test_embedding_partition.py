@@ -90,7 +90,3 @@ def test_positions_that_are_not_each_once_are_refused(positions):
     parts = [tf.ones([len(part), 2]) for part in positions]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"positions must be each of \[0, 3\) once, got"):
         library.sparse_emb_embedding_stitch_rows(parts, positions, tf.zeros([3], tf.int64), [], [tf.zeros([0, 2])])
-
-
-def test_the_library_names_its_version_and_that_of_tensorflow():
-    assert library.sparse_emb_embedding_library_version().numpy().decode().endswith(f" for TensorFlow {tf.__version__}")

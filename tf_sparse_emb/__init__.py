@@ -17,7 +17,7 @@ if keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND, or set KERAS_BACKEND=tensorflow, before Keras is imported"
     )
 
-from tf_sparse_emb import checkpoint_saver, initializers, interchange, ops, optimizers, saving  # noqa: E402, F401
+from tf_sparse_emb import checkpoint_saver, distribute, initializers, interchange, ops, optimizers, saving  # noqa: E402, F401
 from tf_sparse_emb.functional import (  # noqa: E402
     embedding_lookup,
     embedding_lookup_sparse,
@@ -46,6 +46,7 @@ __all__ = [
     "FeatureConfig",
     "TableConfig",
     "TableSnapshot",
+    "distribute",
     "embedding_lookup",
     "embedding_lookup_sparse",
     "export_for_serving",

@@ -37,7 +37,7 @@ class ShardedTable(tf.Module):
         self.shards = [TableResource(count_decay=count_decay, device=device, **of_shard) for device in servers.devices]
         if all_rows is not None:
             with tf.init_scope():
-                fill(self, options, all_rows)
+                fill(self, options, all_rows())
 
     @property
     def seed(self):

@@ -128,17 +128,4 @@ rows: float32 [N, D].
 keys_differ: the caller's word that no key of a table comes twice, as for EmbeddingLookup.
 )doc");
 
-REGISTER_OP("SparseEmb>EmbeddingLibraryVersion")
-    .Output("version: string")
-    .SetIsStateful()
-    .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->Scalar());
-      return absl::OkStatus();
-    })
-    .Doc(R"doc(
-The version of this op library and of the TensorFlow that it was built for, where the op runs.
-
-version: scalar, such as "0.1.0 for TensorFlow 2.21.0".
-)doc");
-
 }  // namespace sparse_emb
