@@ -4,6 +4,7 @@
 #   make din      trains DIN on generated click logs and prints its AUC beside the best reachable
 #   make test     runs all tests
 #   make test-crash   kills processes that save, damages files, fills disks
+#   make test-cluster   kills workers, servers and chiefs of clusters
 #   make build    builds the op library in place
 #   make lint     checks style
 #   make bench    runs the benchmarks beside FBGEMM, PyTorch, TFRA and Keras (an hour or so); make bench-quick a part of each
@@ -25,19 +26,22 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 .PHONY: $(VENV)/.config
 endif
 
-.PHONY: din test test-cc test-crash build lint format bench bench-quick wheel clean
+.PHONY: din test test-cc test-crash test-cluster build lint format bench bench-quick wheel clean
 
 din: build
 	$(BIN)/python examples/din/train.py
 
 test: build test-cc
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --ignore tests/cluster
 
 test-cc: build/cc_tests
 	build/cc_tests
 
 test-crash: build
 	CRASH_KILLS=60 CRASH_DAMAGES=200 $(BIN)/python -m pytest -q -s tests/crash
+
+test-cluster: build
+	$(BIN)/python -m pytest -q tests/cluster
 
 build: $(VENV)/.built
 

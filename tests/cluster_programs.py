@@ -2,14 +2,17 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import tf_sparse_emb as tse
+from tf_sparse_emb.servers import set_wire_dtype
 
 BATCH, STEPS = 32, 12
 
@@ -99,6 +102,180 @@ def bit_equality(optimizers):
         sizes = [int(shard.size()) for shard in model.get_layer("embeddings").tables["item"].shards]
         results[optimizer] = {"one": one, "cluster": cluster, "sizes": sizes}
     return results
+
+
+class Counting(keras.Model):
+    """Every occurrence of a key takes 1 from each element of its row: sums of rows count the steps exactly."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = tse.Embedding(None, 4, "zeros", combiner="sum")
+
+    def call(self, keys, training=None):
+        return self.embedding(keys, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return tf.reduce_sum(y_pred)
+
+    def steps_done(self):
+        """How many steps the table has seen, a float."""
+        return -float(np.sum(self.embedding.embeddings.numpy().rows)) / (BATCH * 3 * 4)
+
+
+def counting_fn(context):
+    """Keys without end."""
+    keys = np.random.default_rng(1).integers(0, 500, [64, BATCH, 3])
+    return tf.data.Dataset.from_tensor_slices((keys, tf.zeros([64]))).repeat()
+
+
+class Notes(keras.callbacks.Callback):
+    """Writes the number of steps done to a file, for those who kill."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+        self._steps = itertools.count(1)
+
+    def on_train_batch_end(self, batch, logs=None):
+        Path(self._path).write_text(str(next(self._steps)))
+
+
+def count(notes, steps):
+    """Counts steps on the cluster."""
+    with connect().scope():
+        model = Counting()
+        model(tf.zeros([1, 3], tf.int64))
+        model.compile(tse.optimizers.SGD(1.0))
+    trainer = tse.distribute.ParameterServerTrainer(model)
+    history = trainer.fit(counting_fn, steps_per_epoch=int(steps), callbacks=[Notes(notes)], verbose=0).history
+    return {"steps": model.steps_done(), "iterations": int(model.optimizer.iterations), "history": history}
+
+
+def train_saving(notes, directory, epochs):
+    """Trains, saving after each epoch; a server that is lost is reported."""
+    with connect().scope():
+        model = make_model()
+    trainer = tse.distribute.ParameterServerTrainer(model, checkpoint_dir=directory)
+    try:
+        history = trainer.fit(
+            dataset_fn, steps_per_epoch=STEPS, epochs=int(epochs), callbacks=[Notes(notes)], verbose=0
+        ).history
+    except tse.distribute.ServerLostError as error:
+        return {"lost": str(error)}
+    return {"history": history, "content": digest(model)}
+
+
+def narrow_wire():
+    """Trains with each type on the wire; returns the losses and whether rows are of that type's bits."""
+    results = {}
+    strategy = connect()
+    for name in ("float32", "float16", "bfloat16"):
+        set_wire_dtype(strategy, tf.as_dtype(name))
+        result, model = trained(strategy)
+        table = model.get_layer("embeddings").tables["item"]
+        keys = table.numpy().keys
+        rows = table.lookup(keys).numpy()
+        results[name] = {
+            "loss": result["history"]["loss"],
+            "read_as_sent": bool(np.array_equal(rows, tf.cast(tf.cast(rows, name), tf.float32))),
+            "kept_whole": not np.array_equal(table.read_rows(keys), rows),
+        }
+    set_wire_dtype(strategy, tf.float16)
+    with strategy.scope():
+        table = tse.EmbeddingVariable(2, initializer="zeros", name="wide")
+        table.bind("sgd")
+    try:
+        tse.ops.embedding_update(table, [5], [[1e6, 0.0]], "sgd", learning_rate=1.0, check_finite=False)
+        results["overflow"] = "nothing"
+    except tf.errors.InvalidArgumentError as error:
+        results["overflow"] = error.message
+    results["size"] = int(table.size())
+    return results
+
+
+def methods():
+    """What the methods of a table on servers return, beside those of one in this process."""
+    keys = np.array([5, -(2**63), 2**63 - 1, 0, 5, 77])
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    results = []
+    for place in (contextlib.nullcontext(), connect().scope()):
+        with place:
+            table = tse.EmbeddingVariable(2, seed=1, counts="seen")
+        table.bind("row_wise_adagrad")
+        table.lookup(keys[:4], insert=True)
+        table.upsert(keys, rows)
+        table.scatter_add(keys, rows)
+        table.remove([0])
+        table.add_counts(keys[:3], [[1.0], [2.0], [3.0]], keys_differ=True)
+        tse.ops.embedding_update(table, keys[1:], rows[1:], "row_wise_adagrad", learning_rate=0.5)
+        content = table.numpy()
+        order = np.argsort(content.keys)
+        chunks = list(table.export_chunks(2))
+        statistics = table.statistics()
+        results.append(
+            {
+                "lookup": table.lookup([[5, 1234567], [0, 77]]).numpy().tolist(),
+                "zeros": table.lookup([1234567], missing="zeros").numpy().tolist(),
+                "contains": table.contains(keys).numpy().tolist(),
+                "counts": table.key_counts(keys).numpy().tolist(),
+                "state": table.read_rows(keys, with_state=True).numpy().tolist(),
+                "size": int(table.size()),
+                "content": [part[order].tolist() for part in (content.keys, content.rows, content.state)],
+                "chunks": sorted(int(key) for part in chunks for key in part[0]),
+                "statistics": [int(statistics[name]) for name in ("rows", "row_bytes", "state_bytes")],
+                "seed": table.seed,
+            }
+        )
+        table.assign(content)
+        results[-1]["again"] = table.lookup(keys).numpy().tolist()
+        table.clear()
+        results[-1]["cleared"] = int(table.size())
+    return results
+
+
+def wrong_places():
+    """The errors of tables that are used where they are not."""
+    errors = {}
+
+    def note(name, call):
+        try:
+            call()
+            errors[name] = "nothing"
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            errors[name] = f"{type(error).__name__}: {error}"
+
+    here = tse.EmbeddingVariable(2, name="here")
+    strategy = connect()
+    with strategy.scope():
+        there = tse.EmbeddingVariable(2, name="there")
+        note("of this process", lambda: here.lookup([1]))
+        note("max_rows", lambda: tse.EmbeddingVariable(2, max_rows=1))
+        uncompiled = keras.Sequential([keras.Input([2], dtype="int64"), tse.Embedding(None, 2)])
+    note("save", lambda: there.save("/tmp/there.table"))
+    note("load", lambda: there.load("/tmp/there.table"))
+    note("export in a function", tf.function(lambda: there.export()))
+    note("uncompiled", lambda: tse.distribute.ParameterServerTrainer(uncompiled))
+    note("no model", lambda: tse.distribute.ParameterServerTrainer(3))
+    elsewhere = make_model()
+    note("other scope", lambda: tse.distribute.ParameterServerTrainer(elsewhere))
+    with strategy.scope():
+        model = make_model()
+    trainer = tse.distribute.ParameterServerTrainer(model, steps_per_execution=4)
+    note("dataset", lambda: trainer.fit(dataset_fn(tf.distribute.InputContext(1, 0, 1)), steps_per_epoch=4))
+    note("steps", lambda: trainer.fit(dataset_fn, steps_per_epoch=6))
+    note("epochs", lambda: trainer.fit(dataset_fn, steps_per_epoch=8, epochs=0))
+    # What is not refused: a lookup by the chief itself.
+    there.lookup([1, 2], insert=True)
+    return {"errors": errors, "size": int(there.size())}
+
+
+def refused(timeout=3):
+    """The error of what cannot be connected to."""
+    try:
+        tse.distribute.parameter_server_strategy(timeout=float(timeout))
+    except (ValueError, RuntimeError, TimeoutError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "connected"
 
 
 if __name__ == "__main__":

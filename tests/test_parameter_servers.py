@@ -1,12 +1,83 @@
 """Tables spread over parameter servers, in real processes; tests/cluster has the failures and the long runs."""
 
+import json
+
 import pytest
 from cluster_processes import Cluster
 
+from tf_sparse_emb.distribute import server
 
-def test_one_worker_and_two_servers_train_as_one_process_does_to_the_bit():
-    with Cluster(workers=1, servers=2) as cluster:
-        results = cluster.run_chief("bit_equality", '["RowWiseAdam"]')
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One worker and two servers, for one chief after the other."""
+    with Cluster(workers=1, servers=2) as processes:
+        yield processes
+
+
+def test_one_worker_and_two_servers_train_as_one_process_does_to_the_bit(cluster):
+    results = cluster.run_chief("bit_equality", '["RowWiseAdam"]')
     for result in results.values():
         assert result["cluster"] == result["one"]
         assert all(size > 50 for size in result["sizes"])
+
+
+def test_methods_of_a_table_on_servers_return_what_those_of_one_here_do(cluster):
+    here, there = cluster.run_chief("methods")
+    assert there == here
+
+
+def test_rows_and_gradients_travel_in_the_type_asked_for(cluster):
+    results = cluster.run_chief("narrow_wire")
+    whole = results["float32"]
+    assert not whole["kept_whole"]  # they are what is read
+    for name, tolerance in (("float16", 2e-3), ("bfloat16", 1e-2)):
+        assert results[name]["read_as_sent"], name
+        assert results[name]["kept_whole"], name
+        assert results[name]["loss"] == pytest.approx(whole["loss"], abs=tolerance), name
+        assert results[name]["loss"] != whole["loss"], name
+    assert "grads[0, 0] is inf (key 5 of table 'wide')" in results["overflow"]
+    assert results["size"] == 0
+
+
+def test_tables_are_refused_where_they_are_not(cluster):
+    result = cluster.run_chief("wrong_places")
+    expected = {
+        "of this process": "RuntimeError: table 'here' is of this process, and workers of a ParameterServerStrategy",
+        "max_rows": "ValueError: max_rows must be at least 1 for each of 2 servers, got 1",
+        "save": "RuntimeError: table 'there' is spread over 2 servers, and cannot save as one file: use tse.saving",
+        "load": "RuntimeError: table 'there' is spread over 2 servers, and cannot load as one file: use tse.saving",
+        "export in a function": "RuntimeError: in user code:",
+        "uncompiled": "ValueError: model 'sequential' must be compiled with an optimizer and a loss",
+        "no model": "TypeError: model must be a keras.Model, got int",
+        "other scope": "ValueError: model must be made in the scope of a tf.distribute.ParameterServerStrategy, got",
+        "dataset": "ValueError: dataset_fn must be a function of a tf.distribute.InputContext that returns a tf.data",
+        "steps": "ValueError: steps_per_epoch must be a multiple of steps_per_execution = 4, got 6",
+        "epochs": "ValueError: epochs must be a positive int, got 0",
+    }
+    assert result["errors"].keys() == expected.keys()
+    for name, text in expected.items():
+        assert result["errors"][name].startswith(text), (name, result["errors"][name])
+    assert result["size"] == 2
+
+
+CLUSTER = {"worker": ["127.0.0.1:1"], "ps": ["127.0.0.1:2"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        (None, "TF_CONFIG must describe the cluster"),
+        ("{", "TF_CONFIG must be {"),
+        ({"cluster": CLUSTER}, "TF_CONFIG must be {"),
+        ({"cluster": CLUSTER, "task": {"type": "chief", "index": 0}}, "must be of type worker or ps, got 'chief'"),
+        ({"cluster": CLUSTER, "task": {"type": "ps", "index": 1}}, "must have task 1 of job 'ps', got ['127.0.0.1:2']"),
+        ({"cluster": CLUSTER, "task": {"type": "ps", "index": -1}}, "must have task -1 of job 'ps'"),
+    ],
+)
+def test_the_server_command_names_what_is_wrong_with_tf_config(config, error, monkeypatch, capsys):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    assert server.main([]) == 2
+    assert error in capsys.readouterr().err

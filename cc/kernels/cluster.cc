@@ -10,14 +10,21 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
+namespace {
+
+// Volatile, so that the text stands in the library in one piece, for `strings`.
+const char* volatile version = SPARSE_EMB_VERSION;
+
+}  // namespace
+
 class LibraryVersionOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
 
   void Compute(OpKernelContext* ctx) override {
-    Tensor* version;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &version));
-    version->scalar<tensorflow::tstring>()() = SPARSE_EMB_VERSION;
+    Tensor* out;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &out));
+    out->scalar<tensorflow::tstring>()() = version;
   }
 };
 

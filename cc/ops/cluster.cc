@@ -16,7 +16,7 @@ REGISTER_OP("SparseEmb>LibraryVersion")
     .Doc(R"doc(
 The version of this op library and of the TensorFlow that it was built for, where the op runs.
 
-version: scalar, such as "0.1.0 for TensorFlow 2.21.0".
+version: scalar, such as "1.2.3 for TensorFlow 2.21.0".
 )doc");
 
 REGISTER_OP("SparseEmb>TaskIndex")

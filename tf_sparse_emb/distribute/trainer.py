@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import os
+import re
 
 import keras
 import tensorflow as tf
@@ -27,8 +28,8 @@ class ParameterServerTrainer:
     from the servers, and sends gradients back, while other workers do the same. With one worker, one step follows the
     other and the result is that of one process, bit for bit.
 
-    A worker that is lost is no loss: its steps are done by others, and it may come back. (A step whose worker is lost in
-    its midst is done again, so that its gradients may count twice.) A server that is lost ends the training with a
+    A worker that is lost is no loss: its steps are done by others, and it may come back. (A step whose worker is lost
+    in its midst is done again, so that its gradients may count twice.) A server that is lost ends the training with a
     `ServerLostError`; run the program again, and `fit` goes on from the last save in `checkpoint_dir`. So it does
     if this process is lost.
 
@@ -275,12 +276,12 @@ def _server_errors(checkpoint):
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        if "/job:ps/" not in error.message:
+        lost = re.search(r"/job:ps/replica:\d+/task:\d+", error.message)
+        if lost is None:
             raise
-        lost = error.message.split("/job:ps/", 1)[1].split()[0].rstrip(".,;:")
         ending = (
             "what it held is lost, because nothing is saved: give checkpoint_dir"
             if checkpoint is None or checkpoint.latest is None
             else f"start it again, and run this program again: it goes on from '{checkpoint.latest}'"
         )
-        raise ServerLostError(f"parameter server /job:ps/{lost} does not answer any more; {ending}") from error
+        raise ServerLostError(f"parameter server {lost[0]} does not answer any more; {ending}") from error

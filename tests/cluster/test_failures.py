@@ -1,0 +1,85 @@
+"""What becomes of a training when one of its processes is killed."""
+
+import time
+
+import pytest
+from cluster_processes import Cluster, result_of
+
+
+def _wait_for_step(notes, step, chief, timeout=90):
+    """Waits until the chief has noted a step."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and chief.poll() is None:
+        if notes.exists() and int(notes.read_text() or 0) >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was not reached\n{chief.communicate(timeout=5)}")
+
+
+def test_two_workers_lose_no_update(tmp_path):
+    with Cluster(workers=2, servers=2) as cluster:
+        result = cluster.run_chief("count", tmp_path / "notes", 300)
+    assert result["steps"] == 300
+    assert result["iterations"] == 300
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_training_goes_on_when_a_worker_is_killed(tmp_path, comes_back):
+    notes = tmp_path / "notes"
+    with Cluster(workers=2, servers=2) as cluster:
+        chief = cluster.start_chief("count", notes, 600)
+        _wait_for_step(notes, 100, chief)
+        cluster.kill("worker", 1)
+        if comes_back:
+            _wait_for_step(notes, 150, chief)
+            cluster.start("worker", 1)
+        result = result_of(chief, 120)
+    # What was under way on the killed worker is done again.
+    assert 600 <= result["steps"] <= 602
+    assert 600 <= result["iterations"] <= 602
+
+
+def test_training_goes_on_when_all_workers_are_killed_and_one_comes_back(tmp_path):
+    notes = tmp_path / "notes"
+    with Cluster(workers=1, servers=1) as cluster:
+        chief = cluster.start_chief("count", notes, 300)
+        _wait_for_step(notes, 100, chief)
+        cluster.kill("worker", 0)
+        time.sleep(3)
+        cluster.start("worker", 0)
+        result = result_of(chief, 120)
+    assert 300 <= result["steps"] <= 302
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with Cluster(workers=1, servers=2) as cluster:
+        return cluster.run_chief("train_saving", folder / "notes", folder / "saves", 4)
+
+
+def test_a_killed_server_stops_training_which_goes_on_from_the_last_save(tmp_path, uninterrupted):
+    notes, saves = tmp_path / "notes", tmp_path / "saves"
+    with Cluster(workers=1, servers=2) as cluster:
+        chief = cluster.start_chief("train_saving", notes, saves, 4)
+        _wait_for_step(notes, 30, chief)  # of 12 each epoch
+        cluster.kill("ps", 1)
+        lost = result_of(chief, 120)["lost"]
+        assert "parameter server /job:ps/replica:0/task:1 does not answer any more" in lost
+        assert f"it goes on from '{saves}/save-00000002'" in lost
+        cluster.start("ps", 1)
+        result = cluster.run_chief("train_saving", notes, saves, 4)
+    assert result["content"] == uninterrupted["content"]
+    for name, values in uninterrupted["history"].items():
+        assert result["history"][name] == values[2:]
+
+
+def test_a_killed_chief_goes_on_from_the_last_save(tmp_path, uninterrupted):
+    notes, saves = tmp_path / "notes", tmp_path / "saves"
+    with Cluster(workers=1, servers=2) as cluster:
+        chief = cluster.start_chief("train_saving", notes, saves, 4)
+        _wait_for_step(notes, 30, chief)
+        chief.kill()
+        chief.wait()
+        result = cluster.run_chief("train_saving", notes, saves, 4)
+    assert result["content"] == uninterrupted["content"]
