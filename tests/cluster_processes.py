@@ -21,6 +21,17 @@ def free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
+def listeners(port):
+    """The addresses, in hexadecimal as Linux has them, that are listened at with this port."""
+    addresses = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            local, _, state = line.split()[1:4]
+            if state == "0A" and int(local.split(":")[1], 16) == port:
+                addresses.append(local.split(":")[0])
+    return addresses
+
+
 class Cluster:
     """Workers and servers, started with `python -m tf_sparse_emb.distribute.server`, and killed at the end.
 

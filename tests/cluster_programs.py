@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from cluster_processes import listeners
 
 import tf_sparse_emb as tse
 from tf_sparse_emb.servers import set_wire_dtype
@@ -231,6 +233,13 @@ def methods():
         table.clear()
         results[-1]["cleared"] = int(table.size())
     return results
+
+
+def listening():
+    """Connects and returns where this process, the chief, listens."""
+    connect()
+    port = int(json.loads(os.environ["TF_CONFIG"])["cluster"]["chief"][0].rsplit(":", 1)[1])
+    return listeners(port)
 
 
 def wrong_places():

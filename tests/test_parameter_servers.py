@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from cluster_processes import Cluster
+from cluster_processes import Cluster, listeners
 
 from tf_sparse_emb.distribute import server
 
@@ -61,6 +61,13 @@ def test_tables_are_refused_where_they_are_not(cluster):
     assert result["size"] == 2
 
 
+def test_all_processes_listen_where_tf_config_says_and_nowhere_else(cluster):
+    loopback = "0000000000000000FFFF00000100007F"  # ::ffff:127.0.0.1
+    assert cluster.run_chief("listening") == [loopback]
+    for address in cluster.spec["worker"] + cluster.spec["ps"]:
+        assert listeners(int(address.rsplit(":", 1)[1])) == [loopback]
+
+
 CLUSTER = {"worker": ["127.0.0.1:1"], "ps": ["127.0.0.1:2"]}
 
 
@@ -73,6 +80,10 @@ CLUSTER = {"worker": ["127.0.0.1:1"], "ps": ["127.0.0.1:2"]}
         ({"cluster": CLUSTER, "task": {"type": "chief", "index": 0}}, "must be of type worker or ps, got 'chief'"),
         ({"cluster": CLUSTER, "task": {"type": "ps", "index": 1}}, "must have task 1 of job 'ps', got ['127.0.0.1:2']"),
         ({"cluster": CLUSTER, "task": {"type": "ps", "index": -1}}, "must have task -1 of job 'ps'"),
+        (
+            {"cluster": {**CLUSTER, "ps": ["192.0.2.77:2"]}, "task": {"type": "ps", "index": 0}},
+            "the server at 192.0.2.77:2 cannot listen at 192.0.2.77, which must be of this machine",
+        ),
     ],
 )
 def test_the_server_command_names_what_is_wrong_with_tf_config(config, error, monkeypatch, capsys):

@@ -5,8 +5,8 @@ Which one, and where the others are, says TF_CONFIG, as for all of TensorFlow's 
     TF_CONFIG='{"cluster": {"chief": ["a:2222"], "worker": ["b:2222"], "ps": ["c:2222", "d:2222"]},
                 "task": {"type": "ps", "index": 1}}' python -m tf_sparse_emb.distribute.server
 
-It listens at its own address of the cluster and runs until it is killed. TensorFlow's protocol has no authentication
-and no encryption: whoever reaches the port can run any op. Keep it in a private network.
+It listens at its own address of the cluster and at no other, and runs until it is killed. TensorFlow's protocol has no
+authentication and no encryption: whoever reaches the port can run any op. Keep it in a private network.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 
 import tensorflow as tf
 
+from tf_sparse_emb.distribute.listen import listen_only_at
 from tf_sparse_emb.gen_ops import library
 
 JOBS = ("worker", "ps")
@@ -50,15 +51,22 @@ def task_of_environment():
 
 
 def main(arguments=None):
-    """Runs the task until the process is killed; the exit code is 2 if TF_CONFIG is wrong."""
+    """Runs the task until the process is killed; the exit code is 2 if TF_CONFIG or --listen is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tf_sparse_emb.distribute.server",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        help="listen at this address of the machine, where the cluster knows it by another; all: at all of them",
+    )
+    options = parser.parse_args(arguments)
     try:
         cluster, job, index = task_of_environment()
+        if options.listen != "all":
+            listen_only_at(cluster.task_address(job, index), options.listen)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ import time
 
 import tensorflow as tf
 
+from tf_sparse_emb.distribute.listen import listen_only_at
 from tf_sparse_emb.gen_ops import library
 from tf_sparse_emb.servers import set_wire_dtype
 
@@ -15,8 +16,9 @@ def parameter_server_strategy(cluster_resolver=None, *, wire_dtype="float32", ti
     """Connects to the workers and parameter servers of a cluster, and returns TensorFlow's strategy for them.
 
     It is a `tf.distribute.ParameterServerStrategy`, which may be made directly as well. This waits for tasks that are
-    late, checks that all of them have loaded the same op library, and takes the type in which rows travel. Tables of
-    layers that are built in the strategy's scope are spread over its servers.
+    late, checks that all of them have loaded the same op library, takes the type in which rows travel, and has the
+    server of this process listen at the chief's address alone. Tables of layers that are built in the strategy's scope
+    are spread over its servers.
 
     ```python
     strategy = tse.distribute.parameter_server_strategy()  # of the cluster that TF_CONFIG describes
@@ -55,11 +57,21 @@ def parameter_server_strategy(cluster_resolver=None, *, wire_dtype="float32", ti
             raise ValueError(
                 f"the cluster must have at least one {what} (job '{job}'), got jobs [{', '.join(sorted(cluster))}]"
             )
+    _listen(cluster)
     _wait_for(cluster, timeout)
     strategy = tf.distribute.ParameterServerStrategy(cluster_resolver, variable_partitioner=variable_partitioner)
     set_wire_dtype(strategy, tf.as_dtype(wire_dtype))
     check_libraries()
     return strategy
+
+
+def _listen(cluster):
+    """The chief has a server too."""
+    for address in cluster.get("chief", []):
+        try:
+            listen_only_at(address)
+        except ValueError as error:
+            tf.get_logger().warning("%s. It will listen at all addresses of this machine", error)
 
 
 def _wait_for(cluster, timeout):
