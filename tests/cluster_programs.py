@@ -242,6 +242,36 @@ def listening():
     return listeners(port)
 
 
+def tf_keras_fit():
+    """Trains a tf_keras model with its own fit, here and on the cluster."""
+    import tf_keras
+
+    inputs, labels = data()
+
+    def make():
+        tf_keras.utils.set_random_seed(1)
+        keys = tf_keras.Input([4], dtype="int64")
+        rows = tse.legacy.Embedding(None, 8, combiner="mean", seed=1)(keys)
+        model = tf_keras.Model(keys, tf_keras.layers.Dense(1, "sigmoid")(rows))
+        model.compile(tse.legacy.RowWiseAdam(0.05), "binary_crossentropy")
+        return model
+
+    dataset = tf.data.Dataset.from_tensor_slices((inputs["items"], labels)).batch(BATCH)
+    one = make()
+    histories = [one.fit(dataset, epochs=2, verbose=0).history]
+    with connect().scope():
+        model = make()
+    creator = tf_keras.utils.experimental.DatasetCreator(lambda context: dataset.repeat())
+    histories.append(model.fit(creator, steps_per_epoch=STEPS, epochs=2, verbose=0).history)
+    keys = np.unique(inputs["items"])
+    rows = [m.layers[1].embeddings.lookup(keys).numpy() for m in (one, model)]
+    return {
+        "histories": histories,
+        "equal": bool(np.array_equal(*rows)),
+        "sizes": [int(shard.size()) for shard in model.layers[1].embeddings.shards],
+    }
+
+
 def wrong_places():
     """The errors of tables that are used where they are not."""
     errors = {}

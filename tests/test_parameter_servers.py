@@ -1,6 +1,10 @@
 """Tables spread over parameter servers, in real processes; tests/cluster has the failures and the long runs."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from cluster_processes import Cluster, listeners
@@ -38,6 +42,30 @@ def test_rows_and_gradients_travel_in_the_type_asked_for(cluster):
         assert results[name]["loss"] != whole["loss"], name
     assert "grads[0, 0] is inf (key 5 of table 'wide')" in results["overflow"]
     assert results["size"] == 0
+
+
+def test_tf_keras_fit_trains_the_legacy_layer_on_servers_to_the_same_bits(cluster):
+    result = cluster.run_chief("tf_keras_fit")
+    here, there = result["histories"]
+    assert there == here
+    assert result["equal"]
+    assert all(size > 50 for size in result["sizes"])
+
+
+def test_servers_end_when_the_process_that_started_them_is_killed():
+    program = (
+        "import sys, time; from tf_sparse_emb.distribute import LocalCluster; c = LocalCluster(1, 1);"
+        "print(c._processes['ps', 0].pid, flush=True); time.sleep(100)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    server_pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 60
+    while os.path.exists(f"/proc/{server_pid}") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not os.path.exists(f"/proc/{server_pid}")
 
 
 def test_tables_are_refused_where_they_are_not(cluster):

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 
 import tensorflow as tf
 
@@ -50,6 +51,12 @@ def task_of_environment():
     return spec, job, index
 
 
+def _end_with_parent():
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os._exit(0)
+
+
 def main(arguments=None):
     """Runs the task until the process is killed; the exit code is 2 if TF_CONFIG or --listen is wrong."""
     parser = argparse.ArgumentParser(
@@ -62,6 +69,9 @@ def main(arguments=None):
         metavar="ADDRESS",
         help="listen at this address of the machine, where the cluster knows it by another; all: at all of them",
     )
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the other end of the standard input is closed"
+    )
     options = parser.parse_args(arguments)
     try:
         cluster, job, index = task_of_environment()
@@ -70,6 +80,8 @@ def main(arguments=None):
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.with_parent:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     server = tf.distribute.Server(cluster, job_name=job, task_index=index, protocol="grpc")
     version = library.sparse_emb_library_version().numpy().decode()
     print(f"{job} {index} listens at {cluster.task_address(job, index)}, tf_sparse_emb {version}", flush=True)
