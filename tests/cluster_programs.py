@@ -246,6 +246,7 @@ def tf_keras_fit():
     """Trains a tf_keras model with its own fit, here and on the cluster."""
     import tf_keras
 
+    strategy = connect()
     inputs, labels = data()
 
     def make():
@@ -256,12 +257,14 @@ def tf_keras_fit():
         model.compile(tse.legacy.RowWiseAdam(0.05), "binary_crossentropy")
         return model
 
-    dataset = tf.data.Dataset.from_tensor_slices((inputs["items"], labels)).batch(BATCH)
+    def make_dataset(context=None):
+        return tf.data.Dataset.from_tensor_slices((inputs["items"], labels)).batch(BATCH).repeat()
+
     one = make()
-    histories = [one.fit(dataset, epochs=2, verbose=0).history]
-    with connect().scope():
+    histories = [one.fit(make_dataset(), steps_per_epoch=STEPS, epochs=2, verbose=0).history]
+    with strategy.scope():
         model = make()
-    creator = tf_keras.utils.experimental.DatasetCreator(lambda context: dataset.repeat())
+    creator = tf_keras.utils.experimental.DatasetCreator(make_dataset)
     histories.append(model.fit(creator, steps_per_epoch=STEPS, epochs=2, verbose=0).history)
     keys = np.unique(inputs["items"])
     rows = [m.layers[1].embeddings.lookup(keys).numpy() for m in (one, model)]

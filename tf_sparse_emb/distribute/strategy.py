@@ -18,7 +18,8 @@ def parameter_server_strategy(cluster_resolver=None, *, wire_dtype="float32", ti
     It is a `tf.distribute.ParameterServerStrategy`, which may be made directly as well. This waits for tasks that are
     late, checks that all of them have loaded the same op library, takes the type in which rows travel, and has the
     server of this process listen at the chief's address alone. Tables of layers that are built in the strategy's scope
-    are spread over its servers.
+    are spread over its servers. Connect before anything else: what was made in this process before, such as a
+    `tf.function` that has run, TensorFlow may not find any more.
 
     ```python
     strategy = tse.distribute.parameter_server_strategy()  # of the cluster that TF_CONFIG describes
