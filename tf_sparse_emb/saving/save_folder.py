@@ -163,11 +163,7 @@ def read_chains(directory, last):
 
 
 def remove_unfinished(directory, last):
-    """Removes what saves that were killed or failed have left, beyond the last whole one."""
-    for path in Path(directory).glob(".save-*.unfinished"):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in Path(directory).glob(".latest.json.*.unfinished"):
-        path.unlink(missing_ok=True)
+    """Removes the saves beyond the last: they were killed, or failed, before latest.json named them."""
     for number in reversed(numbers(directory)):
         if number > last:
             shutil.rmtree(folder_of(directory, number))

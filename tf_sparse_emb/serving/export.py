@@ -65,7 +65,8 @@ def export_for_serving(model, path, *, input_signature=None, signatures=None, mi
     TensorShape([1, 8])
 
     The model is as it was, also if the export fails, and `path` is there whole or not at all: it is written under
-    another name beside it. Memory: the keys and rows that are written, and 50 MB. Do not train the tables meanwhile.
+    another name beside it, and what a killed export has left there goes with the next. Memory: the keys and rows that
+    are written, and 50 MB. Do not train the tables meanwhile.
 
     A hash table takes the memory of its keys once more in the process that serves, and a lookup costs about what the
     model's own does (`benchmarks/serving_latency.py`; the README has figures).
