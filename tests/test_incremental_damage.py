@@ -171,6 +171,7 @@ def test_a_save_that_ends_before_it_is_the_latest_is_none(first, tmp_path, monke
     assert again.numpy() == snapshots[-1]
     # And what a process that was killed leaves is removed.
     (tmp_path / ".save-00000005.0123abcd.unfinished").mkdir()
+    (tmp_path / ".latest.json.0123abcd.unfinished").touch()
     checkpoint.save()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "latest.json",
@@ -240,6 +241,12 @@ def test_variables_that_were_not_saved_are_a_warning(tmp_path):
 def test_arguments_are_checked(name, value, tmp_path):
     with pytest.raises(ValueError, match=f"{name} must be a positive int, got {value}"):
         chain_of(tmp_path, table_of(), **{name: value})
+
+
+@pytest.mark.parametrize("value", [3, None, "model", (1, 2), lambda: 3])
+def test_what_cannot_be_saved_is_refused_by_name(value, tmp_path):
+    with pytest.raises(TypeError, match=f"^model must be what TensorFlow tracks: .* got {type(value).__name__}$"):
+        chain_of(tmp_path, table_of(), model=value)
 
 
 def test_a_checkpoint_of_nothing_and_one_in_a_graph_are_refused(tmp_path):

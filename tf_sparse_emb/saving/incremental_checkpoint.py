@@ -76,6 +76,7 @@ class IncrementalCheckpoint:
             its optimizer need not be.
 
     Raises:
+        TypeError: if TensorFlow cannot track what is to be saved.
         ValueError: if an argument is out of its range, or there is nothing to save.
 
     Source: full snapshots with deltas between them, as in DeepRec's incremental checkpoints and Check-N-Run (Eisenman
@@ -87,6 +88,7 @@ class IncrementalCheckpoint:
         check_positive("max_to_keep", max_to_keep)
         if not trackables:
             raise ValueError("there must be something to save, as model=..., optimizer=..., table=...; got nothing")
+        _check_trackables(trackables)
         self._directory = os.fspath(directory)
         self._max_increments, self._max_to_keep = max_increments, max_to_keep
         self._trackables = trackables
@@ -296,6 +298,17 @@ class IncrementalCheckpoint:
         for path, log in self._logs.items():
             paths = [folder_of(self._directory, save.number) / save.tables[path] for save in saves]
             log.load(paths, [save.name_of(save.tables[path]) for save in saves])
+
+
+def _check_trackables(trackables):
+    for name, trackable in trackables.items():
+        try:
+            tf.train.Checkpoint(**{name: trackable})
+        except ValueError:
+            raise TypeError(
+                f"{name} must be what TensorFlow tracks: a model, layer, optimizer, table, variable or tf.Module, or a "
+                f"list or dict of these, got {type(trackable).__name__}"
+            ) from None
 
 
 def _check_eager(method):
