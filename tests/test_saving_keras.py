@@ -108,6 +108,16 @@ def test_a_loaded_model_is_the_saved_one_without_custom_objects(tmp_path):
         assert got.numpy() == want.numpy()
 
 
+def test_what_is_loaded_brings_its_seed(save, tmp_path):
+    model, loaded = make_model(seed=5), make_model(seed=6)
+    model(np.array([[1, 2, 3]]), training=True)
+    loaded.load_weights(save(model, tmp_path))
+    layers = [layer for layer in loaded.layers if isinstance(layer, tse.Embedding)]
+    assert [layer.seed for layer in layers] == [layer.get_config()["seed"] for layer in layers] == [5, 5]
+    assert [table["seed"] for table in loaded.get_layer("collection").get_config()["tables"]] == [5, 5]
+    assert_same(contents(loaded), contents(model))
+
+
 def test_a_second_new_optimizer_begins_with_fresh_state(save, tmp_path):
     model = make_model()
     train(model, 3)

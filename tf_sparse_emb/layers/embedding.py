@@ -72,7 +72,7 @@ class EmbeddingParts:
             count_decay=count_decay,
         )
         for argument, value in vars(self.table_config).items():
-            if argument != "name":
+            if argument not in ("name", "seed"):
                 setattr(self, argument, value)
         self.mask_zero = mask_zero
         self.supports_masking = mask_zero
@@ -124,6 +124,11 @@ class EmbeddingParts:
         layer.embeddings.upsert(keys, rows)
         layer.trainable = not freeze
         return layer
+
+    @property
+    def seed(self):
+        """The seed of the initial rows: that given or drawn, or that of what was loaded last."""
+        return self.embeddings.seed if self.built else self.table_config.seed
 
     def build(self, input_shape=None):
         """Creates the table, `self.embeddings`."""
@@ -191,7 +196,7 @@ class EmbeddingParts:
         """Returns the constructor's arguments; the seed is the one in use."""
         return {
             **self.table_config.get_config(),
-            **({"seed": self.embeddings.seed} if self.built else {}),
+            "seed": self.seed,
             **super().get_config(),
             "mask_zero": self.mask_zero,
             "combiner": self.combiner,
@@ -241,7 +246,8 @@ class Embedding(EmbeddingParts, TableLayer):
         scale_grad_by_freq: bool, default False. The gradient of a key is divided by how often it comes in the call.
         storage: None (default: "index" where input_dim is given, else "slab"), "slab", "open_addressing", "chained",
             "unordered_map" or "index"; see `tse.EmbeddingVariable`.
-        seed: int or None, of the initial rows. None draws one, which `get_config` then holds.
+        seed: int or None, of the initial rows. None draws one, which `get_config` then holds. What is loaded brings
+            its own.
         max_rows: int or None (default): the table never holds more rows; an insert beyond that is an error.
         missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
         counts: None (default), "seen" (count how often each key comes in training) or "clicked" (and the sum of its
