@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -68,10 +69,19 @@ def _stored(store, name):
         source = f"'{store.archive.filename}' ({member})"
         if member not in store.archive.namelist():
             raise ValueError(f"{source} is not there: the file has lost the rows of table '{name}'")
-        return _archived_blocks(store.archive, member), source
+        return _named(_archived_blocks(store.archive, member), source), source
     path = getattr(store, "path_or_io", None)
     file = f"'{path}'" if isinstance(path, (str, os.PathLike)) else "the file"
-    return _stored_blocks(store, name), f"table '{name}' in {file}"
+    source = f"table '{name}' in {file}"
+    return _named(_stored_blocks(store, name), source), source
+
+
+def _named(blocks, source):
+    """Yields the blocks; what h5py and zipfile say of a damaged file then says of which."""
+    try:
+        yield from blocks
+    except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{source} is damaged: {error}") from error
 
 
 def _stored_blocks(store, name):

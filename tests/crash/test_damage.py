@@ -5,7 +5,6 @@ CRASH_DAMAGES is the number of places for each file (`make test-crash` has 200).
 
 import os
 import re
-import zipfile
 
 import numpy as np
 import pytest
@@ -102,9 +101,13 @@ def test_damage_is_refused_by_name_and_leaves_the_table(models, form, file, dama
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "file, text", [("m.keras", "Bad CRC-32 for file '.*embeddings.table'"), ("m.weights.h5", "table 'embeddings' in '")]
+    "file, text",
+    [
+        ("m.keras", "'{path}/m.keras' .*embeddings.table. is damaged: Bad CRC-32 for file"),
+        ("m.weights.h5", "table 'embeddings' in '{path}/m.weights.h5' is damaged"),
+    ],
 )
-def test_a_flipped_byte_of_a_row_is_refused_by_the_name_of_its_table(models, file, text, moments, tmp_path):
+def test_a_flipped_byte_of_a_row_is_refused_by_the_names_of_file_and_table(models, file, text, moments, tmp_path):
     save, load, _ = FORMS["keras" if file == "m.keras" else "h5"]
     model, other = models
     save(model, tmp_path)
@@ -115,6 +118,6 @@ def test_a_flipped_byte_of_a_row_is_refused_by_the_name_of_its_table(models, fil
     for _ in range(PLACES):
         at = moments.randrange(begin, end)
         path.write_bytes(_flip(whole, at, moments))
-        with pytest.raises((ValueError, zipfile.BadZipFile, tf.errors.DataLossError), match=text):
+        with pytest.raises((ValueError, tf.errors.DataLossError), match=text.format(path=tmp_path)):
             load(other, tmp_path)
         assert table_of(other).numpy() == before, f"byte {at}"

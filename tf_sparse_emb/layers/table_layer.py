@@ -73,6 +73,28 @@ class TableLayerParts:
             table.assign(value)
 
 
+class _AwaitedAssets(keras.losses.Loss):
+    """The tables of a layer whose variables are loaded, and whose assets are not.
+
+    From a `.keras` file that has lost all of its assets Keras loads none, and does not call `load_assets`. But it loads
+    what hangs on a layer after the layer, if it is of a kind that may have a state. That this is a loss, which is the
+    plainest of those kinds, means nothing.
+    """
+
+    def __init__(self):
+        super().__init__(name="awaited_assets")
+        self.layer, self.tables = "", []
+
+    def load_own_variables(self, store):
+        """Is called when the layer's assets, if the file has any, were loaded."""
+        if self.tables:
+            raise _lost(self.layer, self.tables[0])
+
+
+def _lost(layer, table):
+    return ValueError(f"layer '{layer}': the file has lost the rows of table '{table}'")
+
+
 class TableLayer(TableLayerParts, keras.layers.Layer):
     """Base of the layers that look keys up in `EmbeddingVariable`s."""
 
@@ -84,7 +106,7 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
         self.autocast = False
         self._was_called = False
         self._saves_assets = False
-        self._awaited_assets = []
+        self._awaited_assets = _AwaitedAssets()
         self._check_output_dtype()
 
     def __call__(self, *args, **kwargs):
@@ -145,7 +167,8 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
         others = self._other_variables
         if missing := [str(i) for i in range(len(others)) if str(i) not in store]:
             raise ValueError(f"layer '{self.name}': the file has no variable {missing[0]} of {len(others)}")
-        self._awaited_assets = [t.name for t in self._tables if keras_files.waits_for_asset(store, t.name)]
+        awaited = [table.name for table in self._tables if keras_files.waits_for_asset(store, table.name)]
+        self._awaited_assets.layer, self._awaited_assets.tables = self.name, awaited
         for table in self._tables:
             keras_files.load_table(table.table, store, table.name)
         for i, variable in enumerate(others):
@@ -153,14 +176,14 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
 
     def load_assets(self, dir_path):
         """Restores the tables of a `.keras` file."""
-        awaited, self._awaited_assets = self._awaited_assets, []
+        awaited, self._awaited_assets.tables = self._awaited_assets.tables, []
         paths = {}
         for table in self._tables:
             if table.name not in awaited:
                 continue
             path = paths[table] = Path(dir_path or "", keras_files.asset_name(table.name))
             if dir_path is None or not path.exists():
-                raise ValueError(f"layer '{self.name}': the file has lost the rows of table '{table.name}'")
+                raise _lost(self.name, table.name)
             table.table.check(path)
         for table, path in paths.items():
             table.table.load(path)
