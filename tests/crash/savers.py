@@ -8,6 +8,7 @@ A new way to save is a class in SAVERS with the members of `TableFile`.
 
 import os
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -84,6 +85,31 @@ class _Sums(keras.Model):
         return tf.reduce_sum(self.embedding(keys, training=training)) + tf.reduce_sum(self.dense)
 
 
+class _Training:
+    """Steps of a model and its optimizer, and what they have come to."""
+
+    def __init__(self):
+        self.model = _Sums()
+        self.optimizer = tse.optimizers.RowWiseAdagrad(1.0)
+        self.model(KEYS, training=True)
+        self.optimizer.build(self.model.trainable_variables)
+
+    def run(self):
+        """One step."""
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            total = self.model(KEYS, training=True)
+        self.optimizer.apply(tape.gradient(total, variables), variables)
+
+    def step(self):
+        """The step that all of it is of."""
+        (state,) = (v for v in self.optimizer.variables if v.shape == self.model.dense.shape)
+        rows = _rows_of(self.model.embedding.embeddings)
+        step = step_of({"rows": rows, "dense": (self.model.dense.numpy(), state.numpy())})
+        assert int(self.optimizer.iterations) == step
+        return step
+
+
 class Manager:
     """`tf.train.CheckpointManager` with a model and its optimizer."""
 
@@ -92,11 +118,8 @@ class Manager:
     unfinished = re.compile(r"ckpt-\d+(.*_temp|\.index|\.data-.*)(\.tempstate\d+)?|checkpoint\.tmp\w+")
 
     def __init__(self, folder):
-        self._model = _Sums()
-        self._optimizer = tse.optimizers.RowWiseAdagrad(1.0)
-        self._model(KEYS, training=True)
-        self._optimizer.build(self._model.trainable_variables)
-        checkpoint = tf.train.Checkpoint(model=self._model, optimizer=self._optimizer)
+        self._training = _Training()
+        checkpoint = tf.train.Checkpoint(model=self._training.model, optimizer=self._training.optimizer)
         self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=KEPT)
 
     def checkpoints(self):
@@ -110,23 +133,54 @@ class Manager:
 
     def restore(self, path):
         self._manager.checkpoint.restore(path).assert_consumed()
-        (state,) = (v for v in self._optimizer.variables if v.shape == self._model.dense.shape)
-        rows = _rows_of(self._model.embedding.embeddings)
-        step = step_of({"rows": rows, "dense": (self._model.dense.numpy(), state.numpy())})
-        assert int(self._optimizer.iterations) == step
-        return step
+        return self._training.step()
 
     def train(self):
-        variables = self._model.trainable_variables
-        with tf.GradientTape() as tape:
-            total = self._model(KEYS, training=True)
-        self._optimizer.apply(tape.gradient(total, variables), variables)
+        self._training.run()
 
     def save(self):
         self._manager.save()
 
 
-SAVERS = {"table_file": TableFile, "checkpoint_manager": Manager}
+class Incremental:
+    """`tse.saving.IncrementalCheckpoint`: a full save, two increments, a full save, ..."""
+
+    # The last save, if it is not listed yet, and what has no name yet.
+    unfinished = re.compile(r"save-\d+|\.(save-\d+|latest\.json)\.[0-9a-f]{8}\.unfinished")
+
+    def __init__(self, folder):
+        self._folder, self._last = folder, ""
+        self._training = _Training()
+        self._checkpoint = tse.saving.IncrementalCheckpoint(
+            folder, max_increments=2, max_to_keep=1, model=self._training.model, optimizer=self._training.optimizer
+        )
+
+    def checkpoints(self):
+        # The saves of a folder are restored as one.
+        return [self._folder] if any(name.startswith("save-") for name in os.listdir(self._folder)) else []
+
+    def files(self):
+        names = os.listdir(self._folder)
+        return {name for name in names if name == "latest.json" or "save-" <= name <= os.path.basename(self._last)}
+
+    def restore(self, path):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*latest.json")
+            restored = self._checkpoint.restore()
+        # Which is missing if the first save ever was killed when it was whole.
+        is_listed = os.path.exists(os.path.join(self._folder, "latest.json"))
+        assert restored.problem == "" if is_listed else restored.number == 1, restored
+        self._last = restored.path
+        return self._training.step()
+
+    def train(self):
+        self._training.run()
+
+    def save(self):
+        self._checkpoint.save()
+
+
+SAVERS = {"table_file": TableFile, "checkpoint_manager": Manager, "incremental_checkpoint": Incremental}
 
 
 def run(name, folder, pipe):

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from small_model import DIM, fill, make_model, table_of
 
+import tf_sparse_emb as tse
+
 PLACES = int(os.environ.get("CRASH_DAMAGES", 12))
 ROWS = 2000
 
@@ -21,6 +23,10 @@ def _save_checkpoint(model, folder):
 
 def _load_checkpoint(model, folder):
     tf.train.Checkpoint(model=model).read(str(folder / "ckpt")).expect_partial()
+
+
+def _chain(model, folder):
+    return tse.saving.IncrementalCheckpoint(folder / "chain", model=model)
 
 
 # form: (save, load, the files to damage)
@@ -35,6 +41,11 @@ FORMS = {
         _load_checkpoint,
         ["ckpt.data-00000-of-00002", "ckpt.data-00001-of-00002", "ckpt.index"],
     ),
+    "full save": (
+        lambda model, folder: _chain(model, folder).save(),
+        lambda model, folder: _chain(model, folder).restore(),
+        [f"chain/save-00000001/{file}" for file in ("0.table", "save.json", "rest.index", "rest.data-00000-of-00001")],
+    ),
     "keras": (
         lambda model, folder: model.save(folder / "m.keras"),
         lambda model, folder: model.load_weights(folder / "m.keras"),
@@ -47,7 +58,11 @@ FORMS = {
     ),
 }
 # What the errors of our own data say; those of TensorFlow's index and Keras' containers are theirs.
-OURS = {"items.table": "'{path}/items.table'", "ckpt.data-00000-of-00002": "checkpoint '{path}/ckpt'"}
+OURS = {
+    "items.table": "'{path}/items.table'",
+    "ckpt.data-00000-of-00002": "checkpoint '{path}/ckpt'",
+    **{file: f"has no whole save: .*'{{path}}/{file}'" for file in FORMS["full save"][2]},
+}
 CASES = [(form, file) for form, (_, _, files) in FORMS.items() for file in files]
 
 
@@ -121,3 +136,26 @@ def test_a_flipped_byte_of_a_row_is_refused_by_the_names_of_file_and_table(model
         with pytest.raises((ValueError, tf.errors.DataLossError), match=text.format(path=tmp_path)):
             load(other, tmp_path)
         assert table_of(other).numpy() == before, f"byte {at}"
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut])
+@pytest.mark.parametrize("file", ["0.table", "save.json", "rest.index", "rest.data-00000-of-00001"])
+@pytest.mark.filterwarnings("ignore:not everything was saved")
+def test_a_damaged_increment_is_named_and_the_save_before_restored(models, file, damage, moments, tmp_path):
+    model, other = models
+    chain, snapshots = _chain(model, tmp_path), []
+    for save in range(3):
+        table_of(model).upsert([save, ROWS + save], np.full([2, DIM], save))
+        chain.save()
+        snapshots.append(table_of(model).numpy())
+    # All but tables is read from the last save alone.
+    number = 3 if file.startswith("rest") else 2
+    path = tmp_path / "chain" / f"save-0000000{number}" / file
+    whole = path.read_bytes()
+    for _ in range(PLACES):
+        at = moments.randrange(len(whole))
+        path.write_bytes(damage(whole, at, moments))
+        with pytest.warns(UserWarning, match=f"'{path}'"):
+            restored = _chain(other, tmp_path).restore()
+        assert restored.number == number - 1, f"byte {at}"
+        assert table_of(other).numpy() == snapshots[number - 2], f"byte {at}"

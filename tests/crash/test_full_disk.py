@@ -5,6 +5,7 @@ mount.
 """
 
 import contextlib
+import functools
 import os
 import resource
 import subprocess
@@ -62,6 +63,19 @@ def _restore(model, folder):
     tf.train.Checkpoint(model=model).restore(tf.train.latest_checkpoint(folder)).expect_partial()
 
 
+def _full_save(model, folder):
+    tse.saving.IncrementalCheckpoint(folder / "chain", model=model).save()
+
+
+@functools.cache
+def _chain(model, folder):
+    return tse.saving.IncrementalCheckpoint(folder / "chain", model=model)
+
+
+def _restore_chain(model, folder):
+    assert tse.saving.IncrementalCheckpoint(folder / "chain", model=model).restore().problem == ""
+
+
 def _out_and_in(name, format=None):
     return (
         lambda model, folder: tse.interchange.export_table(table_of(model), folder / name, format=format),
@@ -78,6 +92,8 @@ def _serve(model, folder):
 WHOLE = {
     "table file": (lambda m, f: table_of(m).save(f / "table"), lambda m, f: table_of(m).load(f / "table")),
     "checkpoint": (_save_checkpoint, _restore),
+    "full save": (_full_save, _restore_chain),
+    "increment": (lambda m, f: _chain(m, f).save(), _restore_chain),
     "npz": _out_and_in("rows.npz"),
     "parquet": _out_and_in("rows.parquet"),
     "raw": _out_and_in("rows", "raw"),
