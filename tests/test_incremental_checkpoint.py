@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from incremental_cases import chain_of, checkpoint_of, kinds_of, restored_from, save_chain, table_of, train
-from saving_cases import assert_same, contents, differ, make_model, tables_of
+from saving_cases import OPTIMIZERS, assert_same, contents, differ, make_model, tables_of
 
 import tf_sparse_emb as tse
 
 STEPS = 8
-RULES = ["RowWiseAdam", "SGD", "AdagradDecay", "RMSprop_both", "dense_optimizer", "overrides", "loss_scale"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def runs(tmp_path_factory):
     """runs[optimizer] = (contents at the last save, contents of the uninterrupted run, folder of what came back)."""
     root = tmp_path_factory.mktemp("runs")
     runs = {}
-    for optimizer in RULES:
+    for optimizer in OPTIMIZERS:
         folder = root / optimizer
         model = make_model(optimizer)
         checkpoint = checkpoint_of(model, folder / "checkpoints", max_increments=5)
@@ -39,13 +38,13 @@ def runs(tmp_path_factory):
         runs[optimizer] = saved, contents(model), folder
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *filter(None, sys.path)])}
-    program = [sys.executable, str(here / "incremental_cases.py"), str(root), str(STEPS), *RULES]
+    program = [sys.executable, str(here / "incremental_cases.py"), str(root), str(STEPS), *OPTIMIZERS]
     result = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return runs
 
 
-@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_restored_model_goes_on_as_if_never_interrupted(runs, optimizer):
     saved, uninterrupted, folder = runs[optimizer]
     assert differ(saved, uninterrupted)

@@ -262,6 +262,30 @@ def test_keys_out_of_range_are_refused_and_the_table_is_as_before(tmp_path):
     assert bounded.numpy() == before
 
 
+@pytest.mark.parametrize(
+    "part, dtype, text",
+    [("keys", "int32", r"int64 \[9\], got int32 \[9\]"), ("rows", "float64", "float .*, got double")],
+)
+def test_another_dtype_is_refused_and_the_table_is_as_before(part, dtype, text, tmp_path):
+    table = tse.EmbeddingVariable(3)
+    table.lookup(np.arange(9), insert=True)
+    path = tf.train.Checkpoint(table=table).write(str(tmp_path / "c"))
+    tensors = {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
+    (name,) = (name for name in tensors if name.endswith(f"/{part}"))
+    tensors[name] = tensors[name].astype(dtype)
+    other = str(tmp_path / "other")
+    tf.raw_ops.SaveV2(
+        prefix=other,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=[tf.constant(value) for value in tensors.values()],
+    )
+    before = table.numpy()
+    with pytest.raises(tf.errors.DataLossError, match=f"checkpoint '{other}' .*/{part} must be {text}"):
+        tf.train.Checkpoint(table=table).read(other)
+    assert table.numpy() == before
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut off"])
 def test_a_damaged_checkpoint_is_refused_and_the_table_is_as_before(damage, tmp_path):
     table = tse.EmbeddingVariable(8)

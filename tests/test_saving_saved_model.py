@@ -84,12 +84,17 @@ def test_int_ragged_and_string_keys_are_served_and_insert_nothing(storage, tmp_p
     module.layer(strings[:1], training=True)
     module.size()
     sizes = [int(size) for size in module.size()]
-    tf.saved_model.save(module, str(tmp_path), signatures={"ints": module.ints, "strings": module.strings})
+    functions = {name: getattr(module, name) for name in ("ints", "ragged", "strings")}
+    tf.saved_model.save(module, str(tmp_path), signatures=functions)
     loaded = tf.saved_model.load(str(tmp_path))
+    # A signature has tensors alone.
+    arguments = {"keys": ragged.values, "keys_1": ragged.row_splits}
     for _ in range(2):
         for name, keys in {"ints": ints, "ragged": ragged, "strings": strings}.items():
             np.testing.assert_array_equal(getattr(loaded, name)(keys)["rows"], getattr(module, name)(keys)["rows"])
-        np.testing.assert_array_equal(loaded.signatures["ints"](keys=ints)["rows"], module.ints(ints)["rows"])
+        for name, keys in {"ints": {"keys": ints}, "ragged": arguments, "strings": {"keys": strings}}.items():
+            want = getattr(module, name)(ragged if name == "ragged" else keys["keys"])["rows"]
+            np.testing.assert_array_equal(loaded.signatures[name](**keys)["rows"], want)
         assert [int(size) for size in loaded.size()] == sizes
 
 
