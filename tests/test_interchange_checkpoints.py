@@ -79,6 +79,54 @@ def test_a_tables_own_file_can_be_read_inspected_compared_and_converted(model, t
     assert main(["diff", "item.table", "rows.npz"]) == 0
 
 
+def test_what_an_incremental_checkpoint_saved_can_be_read_inspected_and_compared(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tse.saving.IncrementalCheckpoint("saves", model=model)
+    snapshots = []
+    for step in range(3):
+        for table in model.tables:
+            table.upsert([10**9 + step, 5], np.full([2, D], step + 0.5))
+            table.remove([10**9 + step - 1])
+        checkpoint.save()
+        snapshots.append([content(table) for table in model.tables])
+    for path, want in {"saves": 2, **{f"saves/save-0000000{n + 1}": n for n in range(3)}}.items():
+        sources = read_tables(path)
+        assert len(sources) == 2
+        for source in sources.values():
+            (chunk,) = source.chunks()
+            order = np.argsort(chunk.keys)
+            keys, rows = snapshots[want][source.details["seed"] - 1]
+            np.testing.assert_array_equal(chunk.keys[order], keys)
+            np.testing.assert_array_equal(chunk.rows[order], rows[:, :D])
+    name = next(name for name, source in read_tables("saves").items() if source.details["seed"] == 1)
+    assert main(["inspect", "--brief", "saves"]) == 0
+    assert f"table {name}, rows {len(snapshots[2][0][0])}, dim 3, storage slab" in capsys.readouterr().out
+    assert main(["diff", f"saves/save-00000001::{name}", f"saves::{name}"]) == 1
+    assert "only in the first: 1, only in the second: 1, of different rows: 1" in capsys.readouterr().out
+    copy = tse.EmbeddingVariable(D)
+    import_table(copy, "saves", name=name)
+    for got, want in zip(content(copy), (snapshots[2][0][0], snapshots[2][0][1][:, :D]), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("file", ["latest.json", "save-00000002/save.json", "save-00000002/1.table"])
+def test_a_damaged_save_is_one_line_and_exit_code_2(model, file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tse.saving.IncrementalCheckpoint("saves", model=model)
+    for _ in range(3):
+        model.tables[1].lookup([int(model.tables[1].size())], insert=True)
+        checkpoint.save()
+    path = tmp_path / "saves" / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert main(["inspect", "saves"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"saves/{file}' is damaged" in err
+    if file != "latest.json":
+        assert main(["inspect", "saves/save-00000001"]) == 0
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "beginning"])
 def test_a_damaged_file_is_one_line_and_exit_code_2(model, tmp_path, capsys, monkeypatch, damage):
     monkeypatch.chdir(tmp_path)

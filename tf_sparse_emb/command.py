@@ -24,6 +24,7 @@ _PATHS = """paths:
   model.weights.h5       the matrices in Keras' weights (read only)
   model/ckpt-7           a TensorFlow checkpoint; or the folder of a CheckpointManager (read only)
   item.table             a table's own file (read only)
+  FOLDER                 what an IncrementalCheckpoint has saved, or FOLDER/save-00000007 of it (read only)
   FOLDER                 an export of tse.export_for_serving (read only)
 Where a path holds several tables, PATH::TABLE is one of them.
 

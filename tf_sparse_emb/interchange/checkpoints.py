@@ -1,6 +1,7 @@
-"""Tables and matrices in TensorFlow's checkpoints, and tables in the package's own files."""
+"""Tables and matrices in TensorFlow's checkpoints, and tables in the package's own files and saves."""
 
 import os
+import re
 import struct
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
 from tf_sparse_emb.interchange.rows import RowSource
+from tf_sparse_emb.saving import save_folder
 from tf_sparse_emb.variable import EmbeddingVariable
 
 MAGIC = b"TSETABLE"
@@ -139,11 +141,11 @@ class _TableFile(RowSource):
 
     def __init__(self, path, fields):
         super().__init__(path, fields["dim"], fields["rows"], details=_details(fields))
-        self._path, self._fields, self._table = path, fields, None
+        self._path, self._table = path, None
 
     def _chunks(self, max_rows):
         if self._table is None:
-            table = EmbeddingVariable(self.dim, initializer="zeros", seed=0, name="file")
+            table = _empty_table(self.dim)
             library.sparse_emb_embedding_table_load(table.table_handle, self._path, "")
             self._table = table
         for keys, rows in self._table.export_chunks(max_rows):
@@ -158,7 +160,62 @@ def is_table_file(path):
 
 def read_table_file(path):
     """The `RowSource` of a file that a table was saved to."""
+    return _TableFile(path, _describe(path))
+
+
+class _SavedTable(RowSource):
+    """A table of a full save and the increments that follow it. How many rows it has is known when it is loaded."""
+
+    def __init__(self, paths, saves):
+        fields = _describe(paths[0])
+        self._table = _empty_table(fields["dim"])
+        no_log = tf.constant(0, tf.int64)
+        library.sparse_emb_embedding_table_load_chain(self._table.table_handle, paths, saves, no_log)
+        super().__init__(paths[-1], fields["dim"], int(self._table.size()), details=_details(fields))
+
+    def _chunks(self, max_rows):
+        for keys, rows in self._table.export_chunks(max_rows):
+            yield keys.numpy(), rows.numpy(), None
+
+
+def is_saves(path):
+    """Whether a folder is one that `tse.saving.IncrementalCheckpoint` saves in, or one of its saves."""
+    return any(os.path.exists(os.path.join(path, name)) for name in ("latest.json", "save.json"))
+
+
+def read_saves(path):
+    """dict of the place in the object graph -> `RowSource` of the tables as the last save, or that at `path`, has them.
+
+    Raises:
+        ValueError: if it, or a save that it follows, is missing or damaged.
+    """
+    path = os.path.abspath(path)
+    try:
+        if match := re.fullmatch(r"save-(\d+)", os.path.basename(path)):
+            directory, last = os.path.dirname(path), int(match[1])
+        else:
+            directory, (last, _) = path, save_folder.read_latest(path)
+        saves, problem = next(save_folder.read_chains(directory, last))
+    except save_folder.DamagedError as error:
+        saves, problem = [], str(error)
+    if problem:
+        raise ValueError(problem)
+    return {
+        "/".join(place): _SavedTable(
+            [str(save_folder.folder_of(directory, save.number) / save.tables[place]) for save in saves],
+            [save.name_of(save.tables[place]) for save in saves],
+        )
+        for place in saves[0].tables
+    }
+
+
+def _describe(path):
+    """What a file of the package's own format says of its table."""
     with open(path, "rb") as file:
         _, _, _, length, _ = struct.unpack("=8sIIII", file.read(24).ljust(24, b"\0"))
         data = file.read(min(length, os.path.getsize(path)))
-    return _TableFile(path, decode_description(data, path))
+    return decode_description(data, path)
+
+
+def _empty_table(dim):
+    return EmbeddingVariable(dim, initializer="zeros", seed=0, name="file")

@@ -4,7 +4,7 @@ import os
 
 import tensorflow as tf
 
-from tf_sparse_emb.interchange.checkpoints import is_table_file, read_checkpoint, read_table_file
+from tf_sparse_emb.interchange.checkpoints import is_saves, is_table_file, read_checkpoint, read_saves, read_table_file
 from tf_sparse_emb.interchange.npz import NpzSource, read_npy, write_npz
 from tf_sparse_emb.interchange.parquet import ParquetSource, write_parquet
 from tf_sparse_emb.interchange.raw import KEYS, VALUES, RawSource, shards_of, write_raw
@@ -14,7 +14,7 @@ WRITERS = {"npz": write_npz, "parquet": write_parquet, "raw": write_raw}
 
 _READ = (
     ".npz, .npy, .parquet, .h5 and table files, raw -keys and -values files, TensorFlow's checkpoints, and folders of "
-    "tse.export_for_serving"
+    "tse.saving.IncrementalCheckpoint and tse.export_for_serving"
 )
 
 
@@ -29,7 +29,8 @@ def read_tables(path):
     Args:
         path: str or path: a `.npz`, `.npy`, `.parquet` or `.weights.h5` file, the prefix of `-keys` and `-values`
             files, a file of `EmbeddingVariable.save`, the prefix of a TensorFlow checkpoint or the folder of a
-            `tf.train.CheckpointManager` (its latest), or the folder of an export for serving.
+            `tf.train.CheckpointManager` or a `tse.saving.IncrementalCheckpoint` (its latest), or one of the folders in
+            the latter, or the folder of an export for serving.
 
     Returns:
         dict of table name -> `RowSource`; the name is "" in formats that hold one.
@@ -49,6 +50,8 @@ def read_tables(path):
     if os.path.isdir(path):
         if os.path.exists(os.path.join(path, "saved_model.pb")):
             return read_saved_model(path)
+        if is_saves(path):
+            return read_saves(path)
         latest = tf.train.latest_checkpoint(path)
         if latest is not None:
             return read_checkpoint(latest)
