@@ -8,6 +8,9 @@ measurements all is flushed to the disk. Medians of the rounds are printed. Load
 is compared with what was saved. MB are those of the package's own file for all formats. Memory is the peak (VmHWM)
 beyond what was resident before, for a load beyond the table that is there after it as well.
 
+Then a table alone goes into an incremental checkpoint: a full save, increments of so many changed rows, the restoring
+of all of them, and what an update costs with and without the log of what has changed.
+
 Files are in the page cache. The package's own file is on the disk when `save` returns, and stands beside a copy with
 fsync; the other formats beside one without.
 """
@@ -98,6 +101,11 @@ def copy(source, target, sync):
             os.fsync(writer.fileno())
 
 
+def bytes_of(folder):
+    """The bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
 def memory(field):
     """A field of /proc/self/status in MB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
@@ -161,6 +169,59 @@ def run(rows, dim, rounds, folder):
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+def run_increments(rows, dim, rounds, folder):
+    """Measures incremental checkpoints of one number of rows and prints their table."""
+    table = tse.EmbeddingVariable(dim, seed=1)
+    table.bind("row_wise_adagrad")
+    fill(table, rows, dim)
+    source = os.path.join(folder, "source")
+    table.save(source)
+    keys, rng = table.export()[0].numpy(), np.random.default_rng(2)
+    batches = [rng.choice(keys, min(rows, 20_000), replace=False) for _ in range(10)]
+    grads = rng.normal(size=(len(batches[0]), dim)).astype(np.float32)
+    seconds, megabytes, extra, updates = {}, {}, {}, {"with": [], "without": []}
+
+    def measure(name, fn, is_load=False):
+        os.sync()
+        path, elapsed, peak, after = measured(fn)
+        seconds.setdefault(name, []).append(elapsed)
+        extra.setdefault(name, []).append(peak - (after if is_load else 0))
+        if isinstance(path, str):
+            megabytes[name] = bytes_of(path) / 1e6
+
+    def update(log):
+        start = time.perf_counter()
+        for batch in batches:
+            tse.ops.embedding_update(table, batch, grads, "row_wise_adagrad", learning_rate=0.1, keys_differ=True)
+        updates[log].append((time.perf_counter() - start) / sum(map(len, batches)) * 1e9)
+
+    for _ in range(rounds):
+        inside = tempfile.mkdtemp(dir=folder)
+        checkpoint = tse.saving.IncrementalCheckpoint(inside, table=table)
+        measure("copy of the table's file", lambda: copy(source, os.path.join(folder, "copy"), sync=True))
+        measure("full save", checkpoint.save)
+        update("with")
+        checkpoint.save()
+        for changed in (min(rows, n) for n in (1_000, 100_000)):
+            table.scatter_add(rng.choice(keys, changed, replace=False), np.ones((changed, dim), np.float32))
+            measure(f"increment of {changed:,} rows", checkpoint.save)
+        new = tse.EmbeddingVariable(dim, seed=1)
+        restore = tse.saving.IncrementalCheckpoint(inside, table=new).restore
+        megabytes["restoring all"] = bytes_of(inside) / 1e6
+        measure("restoring all", restore, is_load=True)
+        np.testing.assert_allclose(digest(new), digest(table), rtol=1e-12)
+        del checkpoint, new, restore
+        shutil.rmtree(inside)
+        update("without")
+    megabytes["copy of the table's file"] = os.path.getsize(source) / 1e6
+    print("\n| incremental checkpoint | MB | ms | extra MB |")
+    print("|---|---|---|---|")
+    for name, times in seconds.items():
+        print(f"| {name} | {megabytes[name]:,.2f} | {statistics.median(times) * 1e3:,.0f} | {max(extra[name]):,.0f} |")
+    costs = " and ".join(f"{statistics.median(times):.0f} {log}" for log, times in updates.items())
+    print(f"\nAn update of 20,000 keys, ns a key: {costs} the log of what has changed", flush=True)
+
+
 def main():
     """Runs each number of rows in a process of its own."""
     options = parse()
@@ -173,6 +234,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         run(options.rows[0], options.dim, options.rounds, folder)
+        run_increments(options.rows[0], options.dim, options.rounds, folder)
 
 
 if __name__ == "__main__":
