@@ -55,7 +55,7 @@ def test_tf_keras_fit_trains_the_legacy_layer_on_servers_to_the_same_bits(cluste
 def test_servers_end_when_the_process_that_started_them_is_killed():
     program = (
         "import sys, time; from tf_sparse_emb.distribute import LocalCluster; c = LocalCluster(1, 1);"
-        "print(c._processes['ps', 0].pid, flush=True); time.sleep(100)"
+        "print(c.pid('ps', 0), flush=True); time.sleep(100)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     server_pid = int(parent.stdout.readline())

@@ -88,6 +88,10 @@ class LocalCluster:
         process.wait()
         process.stdin.close()
 
+    def pid(self, job, task):
+        """The number of a task's process."""
+        return self._processes[job, task].pid
+
     def log(self, job, task):
         """What a task has printed, a str."""
         self._logs[job, task].seek(0)
