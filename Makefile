@@ -78,7 +78,7 @@ $(VENV)/.config:
 	@printf '%s' '$(CONFIG)' > $@
 
 $(INSTALLED): pyproject.toml Makefile $(VENV)/.config
-	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist pyarrow "ruff==0.17.*" "clang-format==23.*"
+	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist pyarrow tensorboard "ruff==0.17.*" "clang-format==23.*"
 	@# tf_keras has TensorFlow's minor version, and requires the package `tensorflow`, which need not be the one here.
 	$(PIP) install --no-deps "tf_keras==$$($(BIN)/python -c \
 	  'from tensorflow import version; print(*version.VERSION.split(".")[:2], sep=".")').*"

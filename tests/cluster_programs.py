@@ -242,6 +242,62 @@ def listening():
     return listeners(port)
 
 
+class Calls(keras.callbacks.Callback):
+    """Notes what is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches, self.epochs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append([batch, sorted(logs)])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append([epoch, sorted(logs)])
+
+
+def callbacks(folder):
+    """Trains with Keras' callbacks, several steps a call."""
+    strategy = connect()
+
+    def train(steps_per_execution, callbacks, epochs=2, compiled=None):
+        with strategy.scope():
+            model = make_model(compiled)
+        trainer = tse.distribute.ParameterServerTrainer(model, steps_per_execution=steps_per_execution)
+        history = trainer.fit(
+            dataset_fn,
+            steps_per_epoch=STEPS,
+            epochs=epochs,
+            verbose=0,
+            validation_data=dataset_fn,
+            validation_freq=2,
+            callbacks=callbacks,
+        ).history
+        return history, model
+
+    results, calls = {}, Calls()
+    results["one"], _ = train(1, [])
+    board = keras.callbacks.TensorBoard(f"{folder}/logs")
+    results["four"], _ = train(4, [calls, board, keras.callbacks.TerminateOnNaN()])
+    results["batches"], results["epochs"] = calls.batches, calls.epochs
+    best = keras.callbacks.EarlyStopping("loss", mode="max", patience=1, restore_best_weights=True)
+    history, model = train(1, [best], epochs=6)
+    results["stopped"] = history["loss"]
+    keys = data()[0]["items"]
+    once, first = train(1, [], epochs=1)
+    tables = [m.get_layer("embeddings").tables["item"].lookup(keys).numpy() for m in (model, first)]
+    results["restored"] = bool(np.array_equal(*tables))
+    rates = keras.callbacks.LearningRateScheduler(lambda epoch: 0.0)
+    _, still = train(1, [rates], compiled=tse.optimizers.SGD(0.1))
+    results["still"] = bool(np.array_equal(still.get_weights()[-2], make_model().get_weights()[-2]))
+    try:
+        train(1, [keras.callbacks.ModelCheckpoint(f"{folder}/model.keras")])
+        results["file"] = "nothing"
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        results["file"] = str(error)
+    return results
+
+
 def tf_keras_fit():
     """Trains a tf_keras model with its own fit, here and on the cluster."""
     import tf_keras

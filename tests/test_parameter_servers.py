@@ -44,6 +44,22 @@ def test_rows_and_gradients_travel_in_the_type_asked_for(cluster):
     assert results["size"] == 0
 
 
+def test_keras_callbacks_do_on_the_cluster_what_they_do_in_fit(cluster, tmp_path):
+    results = cluster.run_chief("callbacks", tmp_path)
+    assert results["four"].keys() == results["one"].keys()
+    for name, values in results["one"].items():  # sums of losses are in another order
+        assert results["four"][name] == pytest.approx(values, rel=1e-6)
+    names = ["AUC", "loss"]
+    assert results["batches"] == [[batch, names] for batch in (3, 7, 11)] * 2
+    assert results["epochs"] == [[0, names], [1, [*names, "val_AUC", "val_loss"]]]
+    assert list((tmp_path / "logs" / "train").iterdir())
+    # The loss falls, and "max" wants it to grow: stopped after the second epoch, the first one's weights are back.
+    assert len(results["stopped"]) == 2
+    assert results["restored"]
+    assert results["still"]
+    assert "IncrementalCheckpoint" in results["file"]
+
+
 def test_tf_keras_fit_trains_the_legacy_layer_on_servers_to_the_same_bits(cluster):
     result = cluster.run_chief("tf_keras_fit")
     here, there = result["histories"]
