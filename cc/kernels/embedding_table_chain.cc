@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "cc/kernels/adapters.h"
 #include "cc/kernels/embedding_table.h"
 #include "cc/lib/table_file.h"
@@ -80,6 +81,7 @@ class EmbeddingTableSaveInChainOp : public OpKernel {
  public:
   explicit EmbeddingTableSaveInChainOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("increment", &increment_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("durable", &durable_));
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -92,12 +94,12 @@ class EmbeddingTableSaveInChainOp : public OpKernel {
     OP_REQUIRES_OK(ctx, GetScalar<tstring>(ctx, "save", &save));
     OP_REQUIRES(ctx, !save.empty(), absl::InvalidArgumentError("save must not be empty"));
     IntraOpPool pool(ctx);
-    const auto writer = MakeTableFileWriter(path, /*durable=*/false);
+    const auto writer = MakeTableFileWriter(path, durable_);
     OP_REQUIRES_OK(ctx, ToAbsl((*table)->SaveInChain(log, save, increment_, writer.get(), &pool)));
   }
 
  private:
-  bool increment_;
+  bool increment_, durable_;
 };
 
 class EmbeddingTableConfirmSaveOp : public OpKernel {
@@ -113,65 +115,78 @@ class EmbeddingTableConfirmSaveOp : public OpKernel {
   }
 };
 
-// The files of a chain.
-class ChainFiles {
+// What reads the files of a saved table, paths [S, P], of which this server has a share.
+class ReadChainsOp : public OpKernel {
  public:
-  absl::Status Open(OpKernelContext* ctx) {
-    const Tensor *paths, *saves;
-    TF_RETURN_IF_ERROR(ctx->input("paths", &paths));
-    TF_RETURN_IF_ERROR(ctx->input("saves", &saves));
-    TF_RETURN_IF_ERROR(CheckRank("paths", *paths, 1));
-    TF_RETURN_IF_ERROR(CheckRank("saves", *saves, 1));
-    TF_RETURN_IF_ERROR(CheckDim("saves", *saves, 0, paths->NumElements()));
-    if (paths->NumElements() == 0) {
-      return absl::InvalidArgumentError("paths must name at least one file, got none");
-    }
-    for (int64_t i = 0; i < paths->NumElements(); ++i) {
-      readers_.push_back(
-          MakeTableFileReader(paths->vec<tstring>()(i), "", saves->vec<tstring>()(i)));
-      sources_.push_back(readers_.back().get());
-    }
-    return absl::OkStatus();
+  explicit ReadChainsOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("server", &share_.server));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_servers", &share_.num_servers));
+    OP_REQUIRES(ctx, share_.server < share_.num_servers,
+                absl::InvalidArgumentError(
+                    absl::StrCat("server must be less than num_servers = ", share_.num_servers,
+                                 ", got ", share_.server)));
   }
-  const std::vector<RowSource*>& sources() const { return sources_; }
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    const Tensor *paths, *saves;
+    OP_REQUIRES_OK(ctx, ctx->input("paths", &paths));
+    OP_REQUIRES_OK(ctx, ctx->input("saves", &saves));
+    OP_REQUIRES_OK(ctx, CheckRank("paths", *paths, 2));
+    OP_REQUIRES_OK(ctx, CheckRank("saves", *saves, 2));
+    OP_REQUIRES_OK(ctx, CheckDim("saves", *saves, 0, paths->dim_size(0)));
+    OP_REQUIRES_OK(ctx, CheckDim("saves", *saves, 1, paths->dim_size(1)));
+    OP_REQUIRES(ctx, paths->NumElements() > 0,
+                absl::InvalidArgumentError("paths must name at least one file, got none"));
+    std::vector<std::unique_ptr<RowSource>> readers;
+    Chains chains(paths->dim_size(0));
+    for (int64_t s = 0; s < paths->dim_size(0); ++s) {
+      for (int64_t p = 0; p < paths->dim_size(1); ++p) {
+        readers.push_back(MakeTableFileReader(paths->matrix<tstring>()(s, p), "",
+                                              saves->matrix<tstring>()(s, p)));
+        chains[s].push_back(readers.back().get());
+      }
+    }
+    OP_REQUIRES_OK(ctx, Read(ctx, table->get(), chains, share_));
+  }
+
+ protected:
+  virtual absl::Status Read(OpKernelContext* ctx, Table* table, const Chains& chains,
+                            const Share& share) = 0;
 
  private:
-  std::vector<std::unique_ptr<RowSource>> readers_;
-  std::vector<RowSource*> sources_;
+  Share share_;
 };
 
-class EmbeddingTableCheckChainOp : public OpKernel {
+class EmbeddingTableCheckChainsOp : public ReadChainsOp {
  public:
-  using OpKernel::OpKernel;
+  using ReadChainsOp::ReadChainsOp;
 
-  void Compute(OpKernelContext* ctx) override {
-    RefCountPtr<EmbeddingTable> table;
-    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
-    ChainFiles files;
-    OP_REQUIRES_OK(ctx, files.Open(ctx));
+ private:
+  absl::Status Read(OpKernelContext* ctx, Table* table, const Chains& chains,
+                    const Share& share) override {
     int64_t whole = 0;
     Status problem;
-    OP_REQUIRES_OK(ctx, ToAbsl((*table)->CheckChain(files.sources(), &whole, &problem)));
-    OP_REQUIRES_OK(ctx, SetScalar<int64_t>(ctx, 0, whole));
-    OP_REQUIRES_OK(ctx, SetScalar<tstring>(ctx, 1, problem.message));
+    TF_RETURN_IF_ERROR(ToAbsl(table->CheckChains(chains, share, &whole, &problem)));
+    TF_RETURN_IF_ERROR(SetScalar<int64_t>(ctx, 0, whole));
+    return SetScalar<tstring>(ctx, 1, problem.message);
   }
 };
 
-class EmbeddingTableLoadChainOp : public OpKernel {
+class EmbeddingTableLoadChainsOp : public ReadChainsOp {
  public:
-  using OpKernel::OpKernel;
+  using ReadChainsOp::ReadChainsOp;
 
-  void Compute(OpKernelContext* ctx) override {
-    RefCountPtr<EmbeddingTable> table;
-    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
-    ChainFiles files;
-    OP_REQUIRES_OK(ctx, files.Open(ctx));
+ private:
+  absl::Status Read(OpKernelContext* ctx, Table* table, const Chains& chains,
+                    const Share& share) override {
     int64_t log;
-    OP_REQUIRES_OK(ctx, GetScalar<int64_t>(ctx, "log", &log));
+    TF_RETURN_IF_ERROR(GetScalar<int64_t>(ctx, "log", &log));
     IntraOpPool pool(ctx);
     LoadReport report;
-    OP_REQUIRES_OK(ctx, ToAbsl((*table)->LoadChain(files.sources(), log, &pool, &report)));
-    OP_REQUIRES_OK(ctx, SetScalar<tstring>(ctx, 0, report.Json()));
+    TF_RETURN_IF_ERROR(ToAbsl(table->LoadChains(chains, share, log, &pool, &report)));
+    return SetScalar<tstring>(ctx, 0, report.Json());
   }
 };
 
@@ -185,9 +200,9 @@ REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableSaveInChain").Device(DEVIC
                         EmbeddingTableSaveInChainOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableConfirmSave").Device(DEVICE_CPU),
                         EmbeddingTableConfirmSaveOp);
-REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableCheckChain").Device(DEVICE_CPU),
-                        EmbeddingTableCheckChainOp);
-REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableLoadChain").Device(DEVICE_CPU),
-                        EmbeddingTableLoadChainOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableCheckChains").Device(DEVICE_CPU),
+                        EmbeddingTableCheckChainsOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableLoadChains").Device(DEVICE_CPU),
+                        EmbeddingTableLoadChainsOp);
 
 }  // namespace sparse_emb

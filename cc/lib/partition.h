@@ -2,6 +2,7 @@
 #ifndef TF_SPARSE_EMB_CC_LIB_PARTITION_H_
 #define TF_SPARSE_EMB_CC_LIB_PARTITION_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -16,6 +17,30 @@ SPARSE_EMB_INLINE int64_t ServerOfKey(int64_t key, int64_t num_servers) {
   const uint64_t hash = Mix64(static_cast<uint64_t>(key) ^ 0xd1b54a32d192ed03ull);
   return static_cast<int64_t>(((hash >> 32) * static_cast<uint64_t>(num_servers)) >> 32);
 }
+
+// What one of S servers has of a table: the keys k with ServerOfKey(k, num_servers) == server,
+// which are those of a range of a hash.
+struct Share {
+  int64_t server = 0;
+  int64_t num_servers = 1;
+
+  bool Has(int64_t key) const {
+    return num_servers == 1 || ServerOfKey(key, num_servers) == server;
+  }
+
+  // Which part of the other share's keys this one has as well, about: 0 if none, 1 if all.
+  double PartOf(const Share& other) const {
+    const uint64_t both = std::min(End(), other.End()) -
+                          std::min(std::max(Begin(), other.Begin()), std::min(End(), other.End()));
+    return static_cast<double>(both) / (other.End() - other.Begin());
+  }
+
+ private:
+  // The least h < 2^32 with h * num_servers >> 32 == server, and that of the next.
+  uint64_t Begin() const { return FirstHash(server); }
+  uint64_t End() const { return FirstHash(server + 1); }
+  uint64_t FirstHash(uint64_t s) const { return ((s << 32) + num_servers - 1) / num_servers; }
+};
 
 // Where the keys of one server go.
 struct ServerKeys {

@@ -97,15 +97,17 @@ Status SaveChangedRows(const ShardedRows<Store>& rows, const KeySet& changed, Ta
   return sink->End();
 }
 
-// Reads a whole table and then its increments into `out`, which is empty and is not to be used
-// after an error. `meta` is what the source has begun with; rows get its state with `keep_state`,
-// otherwise `initial_state`.
+// Reads what `share` has of whole tables and their increments into `out`, which is empty and is not
+// to be used after an error. `meta` is what the sources have begun with; rows get its state with
+// `keep_state`, otherwise `initial_state`.
 template <class Store>
 class RowLoader {
  public:
-  RowLoader(const Table& table, const TableMeta& meta, const std::vector<float>& initial_state,
-            bool keep_state, ShardedRows<Store>* out, WorkerPool* pool)
+  RowLoader(const Table& table, const Share& share, const TableMeta& meta,
+            const std::vector<float>& initial_state, bool keep_state, ShardedRows<Store>* out,
+            WorkerPool* pool)
       : table_(table),
+        share_(share),
         options_(table.options()),
         meta_(meta),
         initial_state_(initial_state),
@@ -119,8 +121,8 @@ class RowLoader {
     return same_state && meta_.num_counts == options_.key_counts.width;
   }
 
+  // Of a whole table that has begun.
   Status LoadRows(RowSource* source) {
-    SPARSE_EMB_RETURN_IF_ERROR(out_->Reserve(meta_.rows, pool_));
     return ForEachChunk(source, [&](const RowChunk& chunk) {
       return Insert(source, chunk, chunk.keys, [](int64_t i) { return i; });
     });
@@ -158,8 +160,27 @@ class RowLoader {
       for (const std::vector<int64_t>* keys : {&chunk.keys, &chunk.removed}) {
         SPARSE_EMB_RETURN_IF_ERROR(Named(source, table_.CheckKeys(keys->data(), keys->size())));
       }
+      if (share_.num_servers > 1) KeepOwn(&chunk);
       SPARSE_EMB_RETURN_IF_ERROR(fn(chunk));
     }
+  }
+
+  void KeepOwn(RowChunk* chunk) const {
+    const int64_t width = meta_.row_floats();
+    int64_t kept = 0;
+    for (int64_t i = 0; i < chunk->n(); ++i) {
+      if (!share_.Has(chunk->keys[i])) continue;
+      if (kept < i) {
+        chunk->keys[kept] = chunk->keys[i];
+        std::copy_n(&chunk->rows[i * width], width, &chunk->rows[kept * width]);
+      }
+      ++kept;
+    }
+    chunk->keys.resize(kept);
+    chunk->rows.resize(kept * width);
+    const auto is_other = [&](int64_t key) { return !share_.Has(key); };
+    std::vector<int64_t>& removed = chunk->removed;
+    removed.erase(std::remove_if(removed.begin(), removed.end(), is_other), removed.end());
   }
 
   // Inserts keys, of which key j has the row of the chunk at position_of(j).
@@ -198,6 +219,7 @@ class RowLoader {
   }
 
   const Table& table_;
+  const Share& share_;
   const TableOptions& options_;
   const TableMeta& meta_;
   const std::vector<float>& initial_state_;

@@ -212,8 +212,8 @@ class ShardedTable final : public Table {
                      WorkerPool* pool) override;
   Status ConfirmSave(int64_t log) override;
   Status Load(RowSource* source, WorkerPool* pool, LoadReport* report) override;
-  Status LoadChain(const std::vector<RowSource*>& sources, int64_t log, WorkerPool* pool,
-                   LoadReport* report) override;
+  Status LoadChains(const Chains& all, const Share& share, int64_t log, WorkerPool* pool,
+                    LoadReport* report) override;
 
   Status Bind(const std::string& rule, std::vector<float> initial_state, WorkerPool* pool,
               int64_t* token, std::string* dropped_rule) override {

@@ -160,32 +160,39 @@ Status ShardedTable<Store>::ConfirmSave(int64_t log) {
 
 template <class Store>
 Status ShardedTable<Store>::Load(RowSource* source, WorkerPool* pool, LoadReport* report) {
-  return LoadChain({source}, 0, pool, report);
+  return LoadChains({{source}}, {}, 0, pool, report);
 }
 
 template <class Store>
-Status ShardedTable<Store>::LoadChain(const std::vector<RowSource*>& sources, int64_t log,
-                                      WorkerPool* pool, LoadReport* report) {
-  RowSource* const whole = sources[0];
-  SPARSE_EMB_RETURN_IF_ERROR(whole->Begin(&report->meta));
+Status ShardedTable<Store>::LoadChains(const Chains& all, const Share& share, int64_t log,
+                                       WorkerPool* pool, LoadReport* report) {
+  Chains chains;
+  int64_t rows = 0;
+  SPARSE_EMB_RETURN_IF_ERROR(BeginChains(all, share, &chains, &rows, report));
+  const std::string name = chains[0][0]->name();
   const std::unique_lock lock = LockAlone();
   ChangeLog* const changes = logs_.Find(log);
   if (log != 0 && changes == nullptr) return NoLog(log);
   Binding binding;
-  SPARSE_EMB_RETURN_IF_ERROR(CheckLoad(binding_, whole->name(), &binding, report));
+  SPARSE_EMB_RETURN_IF_ERROR(CheckLoad(binding_, name, &binding, report));
   const std::vector<float>& state = binding.initial_state;
   ShardedRows<Store> loaded(options(), state.size());
-  RowLoader<Store> loader(*this, report->meta, state, report->kept_state, &loaded, pool);
-  SPARSE_EMB_RETURN_IF_ERROR(loader.LoadRows(whole));
-  for (size_t i = 1; i < sources.size(); ++i) {
-    TableMeta meta;
-    SPARSE_EMB_RETURN_IF_ERROR(sources[i]->Begin(&meta));
-    SPARSE_EMB_RETURN_IF_ERROR(CheckIncrement(report->meta, meta, sources[i]->name()));
-    SPARSE_EMB_RETURN_IF_ERROR(loader.ApplyChanges(sources[i]));
-    report->meta.updates = meta.updates;
+  SPARSE_EMB_RETURN_IF_ERROR(loaded.Reserve(rows, pool));
+  RowLoader<Store> loader(*this, share, report->meta, state, report->kept_state, &loaded, pool);
+  for (const std::vector<RowSource*>& chain : chains) {
+    SPARSE_EMB_RETURN_IF_ERROR(loader.LoadRows(chain[0]));
+    for (size_t i = 1; i < chain.size(); ++i) {
+      TableMeta meta;
+      SPARSE_EMB_RETURN_IF_ERROR(chain[i]->Begin(&meta));
+      SPARSE_EMB_RETURN_IF_ERROR(
+          CheckPart(report->meta, meta, /*increment=*/true, chain[i]->name()));
+      SPARSE_EMB_RETURN_IF_ERROR(loader.ApplyChanges(chain[i]));
+      report->meta.updates = std::max(report->meta.updates, meta.updates);
+    }
   }
-  SPARSE_EMB_RETURN_IF_ERROR(CheckMaxRows(0, loaded.size()));
-  const bool is_as_saved = loader.WholeRows() && binding.rule == report->meta.rule;
+  SPARSE_EMB_RETURN_IF_ERROR(CheckRows(loaded.size(), name));
+  const bool is_as_saved = static_cast<int64_t>(all.size()) == share.num_servers &&
+                           loader.WholeRows() && binding.rule == report->meta.rule;
   rows_ = std::move(loaded);
   stored_state_width_ = state.size();
   binding_ = std::move(binding);

@@ -32,6 +32,11 @@ constexpr Storage kStorages[] = {
     {"index", &Make<IndexStore>},
 };
 
+// What the server had that saved a chain.
+Share ShareOfChain(const Chains& chains, int64_t c) {
+  return {c, static_cast<int64_t>(chains.size())};
+}
+
 }  // namespace
 
 Status Table::CheckKeys(const int64_t* keys, int64_t n) const {
@@ -92,46 +97,94 @@ TableMeta Table::Describe(const Binding& binding, int64_t rows, int64_t updates)
 
 Status Table::CheckSource(RowSource* source, LoadReport* report) const {
   SPARSE_EMB_RETURN_IF_ERROR(source->Begin(&report->meta));
+  SPARSE_EMB_RETURN_IF_ERROR(CheckRows(report->meta.rows, source->name()));
   Binding binding;
   return CheckLoad({}, source->name(), &binding, report);
 }
 
-Status Table::CheckChain(const std::vector<RowSource*>& sources, int64_t* whole,
-                         Status* problem) const {
+Status Table::CheckChains(const Chains& chains, const Share& share, int64_t* whole,
+                          Status* problem) const {
   LoadReport report;
-  for (*whole = 0; *whole < static_cast<int64_t>(sources.size()); ++*whole) {
-    RowSource* const source = sources[*whole];
-    TableMeta meta;
-    *problem = source->Begin(&meta);
-    if (problem->ok() && *whole == 0) {
-      report.meta = meta;
-      Binding binding;
-      SPARSE_EMB_RETURN_IF_ERROR(CheckLoad({}, source->name(), &binding, &report));
-    } else if (problem->ok()) {
-      *problem = CheckIncrement(report.meta, meta, source->name());
-    }
-    RowChunk chunk;
-    do {
-      if (problem->ok()) *problem = source->Read(&chunk);
-      if (!problem->ok()) return {};
-      for (const std::vector<int64_t>* keys : {&chunk.keys, &chunk.removed}) {
-        Status status = CheckKeys(keys->data(), keys->size());
-        if (!status.ok()) status.message += " (in " + source->name() + ")";
-        SPARSE_EMB_RETURN_IF_ERROR(status);
+  std::string name;  // of the first that is read
+  int64_t rows = 0;
+  *whole = chains[0].size();
+  for (size_t c = 0; c < chains.size(); ++c) {
+    if (share.PartOf(ShareOfChain(chains, c)) == 0.0) continue;
+    // What follows the damage in another chain is of no use.
+    for (int64_t i = 0; i < *whole; ++i) {
+      RowSource* const source = chains[c][i];
+      TableMeta meta;
+      Status status = source->Begin(&meta);
+      if (status.ok() && name.empty()) {
+        name = source->name();
+        report.meta = meta;
+        Binding binding;
+        SPARSE_EMB_RETURN_IF_ERROR(CheckLoad({}, name, &binding, &report));
+      } else if (status.ok()) {
+        status = CheckPart(report.meta, meta, i > 0, source->name());
       }
-    } while (!chunk.empty());
+      RowChunk chunk;
+      do {
+        if (status.ok()) status = source->Read(&chunk);
+        if (!status.ok()) break;
+        for (const std::vector<int64_t>* keys : {&chunk.keys, &chunk.removed}) {
+          Status in_range = CheckKeys(keys->data(), keys->size());
+          if (!in_range.ok()) in_range.message += " (in " + source->name() + ")";
+          SPARSE_EMB_RETURN_IF_ERROR(in_range);
+        }
+        if (i > 0) continue;
+        for (const int64_t key : chunk.keys) rows += share.Has(key);
+      } while (!chunk.empty());
+      if (status.ok()) continue;
+      *problem = status;
+      *whole = i;
+    }
   }
-  return {};
+  return *whole == 0 ? Status() : CheckRows(rows, name);
 }
 
-Status Table::CheckIncrement(const TableMeta& whole, const TableMeta& increment,
-                             const std::string& source) {
-  if (increment.increment && increment.dim == whole.dim && increment.rule == whole.rule &&
-      increment.num_counts == whole.num_counts && increment.seed == whole.seed &&
-      increment.state_width() == whole.state_width()) {
+Status Table::BeginChains(const Chains& chains, const Share& share, Chains* out, int64_t* rows,
+                          LoadReport* report) const {
+  out->clear();
+  double own_rows = 0.0;
+  for (size_t c = 0; c < chains.size(); ++c) {
+    const double part = share.PartOf(ShareOfChain(chains, c));
+    if (part == 0.0) continue;
+    RowSource* const source = chains[c][0];
+    TableMeta meta;
+    SPARSE_EMB_RETURN_IF_ERROR(source->Begin(&meta));
+    own_rows += part * meta.rows;
+    if (out->empty()) {
+      report->meta = meta;
+    } else {
+      SPARSE_EMB_RETURN_IF_ERROR(
+          CheckPart(report->meta, meta, /*increment=*/false, source->name()));
+      report->meta.rows += meta.rows;
+      report->meta.updates = std::max(report->meta.updates, meta.updates);
+    }
+    out->push_back(chains[c]);
+  }
+  *rows = static_cast<int64_t>(own_rows);
+  return share.num_servers > 1 ? Status() : CheckRows(report->meta.rows, (*out)[0][0]->name());
+}
+
+Status Table::CheckPart(const TableMeta& whole, const TableMeta& part, bool increment,
+                        const std::string& source) {
+  if (part.increment == increment && part.dim == whole.dim && part.rule == whole.rule &&
+      part.num_counts == whole.num_counts && part.seed == whole.seed &&
+      part.initial_state == whole.initial_state) {
     return {};
   }
-  return Error(Code::kDataLoss, source, " is no increment of the table that it follows");
+  return Error(Code::kDataLoss, source,
+               increment ? " is no increment of the table that it follows"
+                         : " is no part of the table that the files beside it hold");
+}
+
+Status Table::CheckRows(int64_t rows, const std::string& source) const {
+  const int64_t max_rows = options_.max_rows;
+  if (max_rows < 0 || rows <= max_rows) return {};
+  return Error(Code::kResourceExhausted, "table '", options_.name, "' has max_rows = ", max_rows,
+               " and cannot take the ", rows, " rows of ", source);
 }
 
 Status Table::CheckLoad(const Binding& binding, const std::string& source, Binding* out,
@@ -146,11 +199,6 @@ Status Table::CheckLoad(const Binding& binding, const std::string& source, Bindi
     return Error(Code::kInvalidArgument, "table '", options_.name, "' has rows of width ",
                  options_.dim, ", but ", source, " holds rows of width ", meta.dim, " (of table '",
                  meta.name, "')");
-  }
-  const int64_t max_rows = options_.max_rows;
-  if (max_rows >= 0 && meta.rows > max_rows) {
-    return Error(Code::kResourceExhausted, "table '", options_.name, "' has max_rows = ", max_rows,
-                 " and cannot take the ", meta.rows, " rows of ", source);
   }
   RuleInfo info;
   const bool known = !meta.rule.empty() && FindRule(meta.rule, &info).ok();

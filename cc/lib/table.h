@@ -23,6 +23,7 @@
 #include "cc/lib/initial_row.h"
 #include "cc/lib/key_counts.h"
 #include "cc/lib/max_norm.h"
+#include "cc/lib/partition.h"
 #include "cc/lib/status.h"
 #include "cc/lib/table_stream.h"
 #include "cc/lib/update_rules.h"
@@ -191,15 +192,18 @@ class Table {
                              WorkerPool* pool) = 0;
   virtual Status ConfirmSave(int64_t log) = 0;
 
-  // As Load, of a whole table and the increments that followed it, in their order. If rows are then
-  // as they were saved, they are for `log` (0: none) as after a confirmed save.
-  virtual Status LoadChain(const std::vector<RowSource*>& sources, int64_t log, WorkerPool* pool,
-                           LoadReport* report) = 0;
+  // As Load, of whole tables and the increments that followed them, in their order. Only the keys
+  // of `share` are kept, and chains that have none of them are not read. If rows are then as they
+  // were saved by this one, they are for `log` (0: none) as after a confirmed save. Counts go on
+  // from the step of the chain that had the most updates.
+  virtual Status LoadChains(const Chains& chains, const Share& share, int64_t log, WorkerPool* pool,
+                            LoadReport* report) = 0;
 
-  // Reads all that LoadChain would read. *whole is how many of the sources are whole, from the
-  // first on, and *problem what the matter is with the next. An error, if the table could not take
-  // them though they were whole.
-  Status CheckChain(const std::vector<RowSource*>& sources, int64_t* whole, Status* problem) const;
+  // Reads all that LoadChains would read. *whole is how many sources of each chain are whole, from
+  // the first on, and *problem what the matter is with the next of one. An error, if the table
+  // could not take them though they were whole.
+  Status CheckChains(const Chains& chains, const Share& share, int64_t* whole,
+                     Status* problem) const;
 
   // The error that Load would return for what the source begins with, before it reads any row.
   Status CheckSource(RowSource* source, LoadReport* report) const;
@@ -222,9 +226,18 @@ class Table {
   Status CheckLoad(const Binding& binding, const std::string& source, Binding* out,
                    LoadReport* report) const;
 
-  // An error unless an increment of this description can follow a whole table of that one.
-  static Status CheckIncrement(const TableMeta& whole, const TableMeta& increment,
-                               const std::string& source);
+  // An error if the table can never hold so many rows.
+  Status CheckRows(int64_t rows, const std::string& source) const;
+
+  // Begins with the first source of each chain that has keys of the share, and returns these chains
+  // and about how many rows they have of it. report->meta describes all together.
+  Status BeginChains(const Chains& chains, const Share& share, Chains* out, int64_t* rows,
+                     LoadReport* report) const;
+
+  // An error unless what is described is a part of a table of which `whole` is another: an
+  // increment that follows it, or what another server had.
+  static Status CheckPart(const TableMeta& whole, const TableMeta& part, bool increment,
+                          const std::string& source);
 
   void SetSeed(int64_t seed) { options_.initial_row.SetSeed(seed); }
 

@@ -278,7 +278,8 @@ class TableFileReader final : public RowSource {
     char more;
     int64_t got = 0;
     SPARSE_EMB_RETURN_IF_ERROR(file_.Read(&more, 1, &got));
-    if (got == 0) return {};
+    // Of many files that are read one after the other, few are open.
+    if (got == 0) return file_.Close();
     return Error(Code::kDataLoss, name_, " is damaged: more bytes follow its end at byte ", at_);
   }
 

@@ -85,9 +85,13 @@ class RowSource {
   virtual Status Read(RowChunk* chunk) = 0;
 };
 
+// A table as it was saved by S servers, each its share, or whole (S = 1): of each server a whole
+// file and the increments that followed it, as many as of the others.
+using Chains = std::vector<std::vector<RowSource*>>;
+
 // What came of a load.
 struct LoadReport {
-  TableMeta meta;              // of what was read
+  TableMeta meta;              // of what was read, of all chains together
   std::string rule;            // that the table was bound to
   bool kept_state = false;     // whether the rows have the state that came with them
   bool other_initial = false;  // whether the table's own initializer is another; it stays

@@ -19,10 +19,10 @@ absl::Status Scalars(InferenceContext* c, int end) {
 absl::Status AllInputsScalars(InferenceContext* c) { return Scalars(c, c->num_inputs()); }
 
 // paths and saves, then scalars.
-absl::Status ChainShapes(InferenceContext* c) {
+absl::Status ChainsShapes(InferenceContext* c) {
   ShapeHandle paths, saves, scalar;
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &paths));
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 1, &saves));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 2, &paths));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 2, &saves));
   TF_RETURN_IF_ERROR(c->Merge(paths, saves, &paths));
   if (c->num_inputs() > 3) TF_RETURN_IF_ERROR(c->WithRank(c->input(3), 0, &scalar));
   return Scalars(c, 1);
@@ -72,19 +72,20 @@ REGISTER_OP("SparseEmb>EmbeddingTableSaveInChain")
     .Input("log: int64")
     .Input("save: string")
     .Attr("increment: bool")
+    .Attr("durable: bool = false")
     .SetIsStateful()
     .SetShapeFn(AllInputsScalars)
     .Doc(R"doc(
 Writes an embedding table, or what has changed in it, as it is at one moment, to a file.
 
-The file appears whole under its name, or on an error not at all; it is not yet sure to be on the
-disk. Until EmbeddingTableConfirmSave, the next save of the log has all that this one had.
+The file appears whole under its name, or on an error not at all. Until EmbeddingTableConfirmSave, the next save of the log has all that this one had.
 
 path: string scalar, on a local file system.
 log: int64 scalar.
 save: string scalar, not empty, which tells this save from all others.
 increment: only the rows that have changed since the last confirmed save of the log, and the keys
   that were removed; an error if everything has changed.
+durable: return when the file is on the disk.
 )doc");
 
 REGISTER_OP("SparseEmb>EmbeddingTableConfirmSave")
@@ -98,43 +99,49 @@ Says that the last EmbeddingTableSaveInChain of a log is safe: the next has what
 log: int64 scalar.
 )doc");
 
-REGISTER_OP("SparseEmb>EmbeddingTableCheckChain")
+REGISTER_OP("SparseEmb>EmbeddingTableCheckChains")
     .Input("table: resource")
     .Input("paths: string")
     .Input("saves: string")
     .Output("whole: int64")
     .Output("problem: string")
+    .Attr("server: int >= 0 = 0")
+    .Attr("num_servers: int >= 1 = 1")
     .SetIsStateful()
-    .SetShapeFn(ChainShapes)
+    .SetShapeFn(ChainsShapes)
     .Doc(R"doc(
-Reads all that EmbeddingTableLoadChain would read, and changes nothing.
+Reads all that EmbeddingTableLoadChains would read, and changes nothing.
 
 An error if the table could not take the files though they are whole: another width, keys out of
-range.
+range, more rows than it may have.
 
-paths: string [P], P > 0, files: a whole table and the increments that follow it, in their order.
-saves: string [P], the names of their saves.
-whole: int64 scalar, how many of the files are whole, from the first on.
-problem: string scalar, what the matter is with the next; empty if there is none.
+paths, saves, server, num_servers: as those of EmbeddingTableLoadChains.
+whole: int64 scalar, how many of the P files of every chain are whole, from the first on.
+problem: string scalar, what the matter is with the next of one; empty if there is none.
 )doc");
 
-REGISTER_OP("SparseEmb>EmbeddingTableLoadChain")
+REGISTER_OP("SparseEmb>EmbeddingTableLoadChains")
     .Input("table: resource")
     .Input("paths: string")
     .Input("saves: string")
     .Input("log: int64")
     .Output("report: string")
+    .Attr("server: int >= 0 = 0")
+    .Attr("num_servers: int >= 1 = 1")
     .SetIsStateful()
-    .SetShapeFn(ChainShapes)
+    .SetShapeFn(ChainsShapes)
     .Doc(R"doc(
-Replaces all rows of an embedding table by those of a whole file and the increments that follow it.
+Replaces all rows of an embedding table by those of a saved table, or of them this server's own.
 
-All of the files is read and checked before the table changes.
+All files that may have such rows are read and checked before the table changes.
 
-paths: string [P], P > 0.
-saves: string [P], the names of the saves that the files must be of.
-log: int64 scalar. If the rows are then as they were saved, nothing has changed for this log. 0: none.
-report: as that of EmbeddingTableLoad, of the first file.
+paths: string [S, P], the files of a table that was spread over S > 0 servers (1: or was not): of each
+  a whole one and the P - 1 increments that follow it.
+saves: string [S, P], the names of the saves that the files must be of.
+log: int64 scalar. If the rows are then as this server saved them, nothing has changed for this log.
+  0: none.
+report: as that of EmbeddingTableLoad, of the first files that were read.
+server, num_servers: only keys are kept that EmbeddingPartition gives to this server.
 )doc");
 
 }  // namespace sparse_emb

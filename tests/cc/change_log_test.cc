@@ -70,53 +70,6 @@ TEST(WhatASaveTookStaysUntilItIsConfirmed) {
   EXPECT_EQ(log.MaxKeys(), int64_t{2});
 }
 
-// Saves of a table to files 0, 1, ... of a folder, the first whole.
-struct Chain {
-  Folder folder;
-  Table* table;
-  int64_t log;
-  std::vector<std::string> paths;
-
-  explicit Chain(Table* saved) : table(saved), log(saved->OpenLog()) {}
-
-  Status Save(bool increment) {
-    StdThreadPool pool(2);
-    const std::string path = folder / std::to_string(paths.size());
-    const std::string name = "save " + std::to_string(paths.size());
-    Status status =
-        table->SaveInChain(log, name, increment, MakeTableFileWriter(path, false).get(), &pool);
-    if (!status.ok()) return status;
-    paths.push_back(path);
-    return table->ConfirmSave(log);
-  }
-
-  std::vector<std::unique_ptr<RowSource>> Open() const {
-    std::vector<std::unique_ptr<RowSource>> sources;
-    for (size_t i = 0; i < paths.size(); ++i) {
-      sources.push_back(MakeTableFileReader(paths[i], "", "save " + std::to_string(i)));
-    }
-    return sources;
-  }
-
-  Status Load(Table* to, int64_t to_log = 0) const {
-    StdThreadPool pool(2);
-    const auto files = Open();
-    std::vector<RowSource*> sources;
-    for (const auto& file : files) sources.push_back(file.get());
-    LoadReport report;
-    return to->LoadChain(sources, to_log, &pool, &report);
-  }
-
-  int64_t CountWhole(Table* to, Status* problem) const {
-    const auto files = Open();
-    std::vector<RowSource*> sources;
-    for (const auto& file : files) sources.push_back(file.get());
-    int64_t whole = -1;
-    EXPECT_OK(to->CheckChain(sources, &whole, problem));
-    return whole;
-  }
-};
-
 // One random change of a table.
 void ChangeSomething(Table* table, Random* random) {
   SerialPool pool;

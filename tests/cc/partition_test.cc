@@ -34,6 +34,49 @@ TEST(KeysOfOneServerSpreadWithinItsTable) {
   for (int64_t count : counts) EXPECT_TRUE(count > .7 * n / 64 && count < 1.3 * n / 64);
 }
 
+TEST(AShareHasTheKeysOfItsServer) {
+  for (int64_t servers : {1, 2, 3, 5, 32}) {
+    for (int64_t key = -500; key < 500; ++key) {
+      for (int64_t s = 0; s < servers; ++s) {
+        EXPECT_EQ((Share{s, servers}.Has(key)), ServerOfKey(key, servers) == s);
+      }
+    }
+  }
+}
+
+TEST(SharesOverlapAsTheirKeysDo) {
+  constexpr int64_t kKeys = 20'000;
+  for (int64_t from : {1, 2, 3, 5, 8, 32}) {
+    for (int64_t to : {1, 2, 3, 5, 8, 32}) {
+      SCOPED_TRACE(from, " servers, then ", to);
+      std::vector<int64_t> of_from(from), both(from * to);
+      for (int64_t key = 0; key < kKeys; ++key) {
+        const int64_t s = ServerOfKey(key, from);
+        ++of_from[s];
+        ++both[s * to + ServerOfKey(key, to)];
+      }
+      int64_t pairs = 0;
+      for (int64_t s = 0; s < from; ++s) {
+        double sum = 0;
+        for (int64_t t = 0; t < to; ++t) {
+          const double part = Share{t, to}.PartOf({s, from});
+          EXPECT_NEAR(part, static_cast<double>(both[s * to + t]) / of_from[s], .08);
+          if (part == 0.0) EXPECT_EQ(both[s * to + t], int64_t{0});
+          pairs += part > 0.0;
+          sum += part;
+        }
+        EXPECT_NEAR(sum, 1.0, 1e-6);
+      }
+      EXPECT_LE(pairs, from + to - 1);  // so much is read, and no more
+    }
+  }
+  // A part so small that none of those keys is in it must be read too.
+  for (int64_t s = 0; s < 1000; ++s) {
+    const int64_t server_of_997 = s * 997 / 1000;
+    EXPECT_TRUE((Share{server_of_997, 997}.PartOf({s, 1000}) > 0.0));
+  }
+}
+
 TEST(PartitionKeepsTheOrderOfKeysTableByTable) {
   for (int64_t servers : {1, 2, 3, 5}) {
     SCOPED_TRACE(servers, " servers");
