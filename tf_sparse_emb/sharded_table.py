@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_sparse_emb.ops.embedding_partition import partition_keys, stitch
-from tf_sparse_emb.table_resource import TableResource, fill
+from tf_sparse_emb.table_resource import TableResource, fill, warn_of_loss
 
 
 class ShardedTable(tf.Module):
@@ -23,7 +23,7 @@ class ShardedTable(tf.Module):
 
     def __init__(self, servers, *, all_rows=None, count_decay, **options):
         super().__init__()
-        self.servers, self._table_name = servers, options["table_name"]
+        self.servers, self._all_rows = servers, all_rows
         num_servers = len(servers.devices)
         if 0 <= options["max_rows"] < num_servers:
             raise ValueError(
@@ -35,9 +35,36 @@ class ShardedTable(tf.Module):
             "max_rows": options["max_rows"] // num_servers if options["max_rows"] >= 0 else -1,
         }
         self.shards = [TableResource(count_decay=count_decay, device=device, **of_shard) for device in servers.devices]
-        if all_rows is not None:
-            with tf.init_scope():
-                fill(self, options, all_rows())
+        with tf.init_scope():
+            self._fill()
+
+    @property
+    def name(self):
+        """The name for error messages."""
+        return self.shards[0].name
+
+    @property
+    def options(self):
+        """As `TableResource.options`, of a shard."""
+        return self.shards[0].options
+
+    @property
+    def has_all_rows(self):
+        """As `TableResource.has_all_rows`."""
+        return self._all_rows is not None
+
+    def _fill(self):
+        if self.has_all_rows:
+            fill(self, self.options, self._all_rows())
+
+    def take(self, report, source, had_all_rows=False):
+        """As `TableResource.take`, after all shards have been loaded."""
+        for shard in self.shards:
+            shard.set_seed(report["seed"])
+        had_all_rows = had_all_rows or report["storage"] == "index"
+        if not (had_all_rows and report["input_dim"] == self.options["input_dim"]):
+            self._fill()
+        warn_of_loss(self, report, source)
 
     @property
     def seed(self):
@@ -122,9 +149,7 @@ class ShardedTable(tf.Module):
     def export(self, cursor, max_rows, with_state):
         """Keys, rows, counts, the rule of the state, and the next cursor; in eager mode."""
         if not tf.executing_eagerly():
-            raise RuntimeError(
-                f"table '{self._table_name}' is spread over servers and can be exported in eager mode only"
-            )
+            raise RuntimeError(f"table '{self.name}' is spread over servers and can be exported in eager mode only")
         # A cursor is that of a shard, times their number, plus which it is.
         cursor, left, parts = int(cursor), int(max_rows), []
         while not parts or (left > 0 and cursor >= 0):
@@ -156,9 +181,13 @@ class ShardedTable(tf.Module):
         """Raises, as `save`."""
         raise RuntimeError(self._refusal("load"))
 
+    def check(self, path, **kwargs):
+        """Raises, as `load` would."""
+        raise RuntimeError(self._refusal("load"))
+
     def _refusal(self, method):
         return (
-            f"table '{self._table_name}' is spread over {len(self.shards)} servers, and cannot {method} as one file: "
+            f"table '{self.name}' is spread over {len(self.shards)} servers, and cannot {method} as one file: "
             "use tse.saving.IncrementalCheckpoint, whose saves any number of servers, or one process, can restore"
         )
 

@@ -50,6 +50,26 @@ def fill(table, options, values):
         table.upsert(keys, rows)
 
 
+def warn_of_loss(table, report, source):
+    """Warns of state that a load has dropped, and of an initializer that is another."""
+    if report["initial_state"] and not report["kept_state"]:
+        warnings.warn(
+            f"table '{table.name}' is bound to rule {report['bound_rule'] or 'none'}: the state of rule "
+            f"{report['rule']} in {source} is dropped, and the optimizer begins with fresh state",
+            stacklevel=5,
+        )
+    if report["other_initial"] and not table.has_all_rows:
+        mine, theirs = (
+            f"{initial['initializer']}({initial['initializer_a']:g}, {initial['initializer_b']:g})"
+            for initial in (table.options, report)
+        )
+        warnings.warn(
+            f"table '{table.name}' begins new rows by {mine}, the table in {source} by {theirs}: new keys will have "
+            "other rows than they would have had there",
+            stacklevel=5,
+        )
+
+
 class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
     """A C++ table and the means to make it again.
 
@@ -88,9 +108,28 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
         return self._options["seed"]
 
     @property
+    def options(self):
+        """The attributes of the op EmbeddingTable, a dict."""
+        return self._options
+
+    @property
     def name(self):
         """The name for error messages."""
         return self._options["table_name"]
+
+    @property
+    def shards(self):
+        """Itself: the table is in one place."""
+        return [self]
+
+    @property
+    def has_all_rows(self):
+        """Whether every key has a row from the start, so that one that has none was removed."""
+        return self._options["storage"] == "index"
+
+    def set_seed(self, seed):
+        """Says what the seed of the initial rows is in C++."""
+        self._options = {**self._options, "seed": seed}
 
     def _fill(self):
         fill(self, self._options, None if self._all_rows is None else self._all_rows())
@@ -104,16 +143,16 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
     def load(self, path, *, source=""):
         """Replaces the table's content by that of a file, in eager mode; `source` is what errors call the file."""
         report = library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source)
-        self._take(report, source or f"'{path}'")
+        self.take(json.loads(report.numpy()), source or f"'{path}'")
 
     def check(self, path, *, source=""):
         """Raises the error that `load` would raise for how the file begins."""
         library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source, only_check=True)
 
-    def load_chain(self, paths, saves, log):
-        """Replaces the table's content by that of a chain of files; see the op EmbeddingTableLoadChain."""
-        report = library.sparse_emb_embedding_table_load_chain(self.resource_handle, paths, saves, log)
-        self._take(report, f"'{paths[0]}'")
+    def load_chains(self, paths, saves, log, **share):
+        """Replaces the rows by those of saved files, and returns the report; see the op EmbeddingTableLoadChains."""
+        report = library.sparse_emb_embedding_table_load_chains(self.resource_handle, paths, saves, log, **share)
+        return json.loads(report.numpy())
 
     def save_bundle(self, prefix, key):
         """Writes the table to a checkpoint file; see the op EmbeddingTableSaveBundle."""
@@ -123,33 +162,22 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
         """Replaces the table's content by that in a checkpoint."""
         report = library.sparse_emb_embedding_table_load_bundle(self.resource_handle, prefix, key)
         if tf.is_tensor(report) and hasattr(report, "numpy"):
-            self._take(report, f"checkpoint '{prefix.numpy().decode()}'")
+            self.take(json.loads(report.numpy()), f"checkpoint '{prefix.numpy().decode()}'")
         return report
 
-    def _take(self, report, source):
-        """Makes what was loaded, of which the op reports, this table's own."""
-        report = json.loads(report.numpy())
-        self._options = {**self._options, "seed": report["seed"]}
-        is_index = self._options["storage"] == "index"
-        # What an index table was saved with is all it had: rows may have been removed.
-        if is_index and (report["storage"] != "index" or report["input_dim"] != self._options["input_dim"]):
+    def take(self, report, source, had_all_rows=False):
+        """Makes what was loaded, of which an op reports, this table's own.
+
+        Args:
+            report: dict.
+            source: str, what it was loaded from.
+            had_all_rows: bool. What it was saved from had them; a file that is of an index table says so itself.
+        """
+        self.set_seed(report["seed"])
+        had_all_rows = had_all_rows or report["storage"] == "index"
+        if self.has_all_rows and not (had_all_rows and report["input_dim"] == self._options["input_dim"]):
             self._fill()
-        if report["initial_state"] and not report["kept_state"]:
-            warnings.warn(
-                f"table '{self.name}' is bound to rule {report['bound_rule'] or 'none'}: the state of rule "
-                f"{report['rule']} in {source} is dropped, and the optimizer begins with fresh state",
-                stacklevel=4,
-            )
-        if report["other_initial"] and not is_index:
-            mine, theirs = (
-                f"{initial['initializer']}({initial['initializer_a']:g}, {initial['initializer_b']:g})"
-                for initial in (self._options, report)
-            )
-            warnings.warn(
-                f"table '{self.name}' begins new rows by {mine}, the table in {source} by {theirs}: new keys will have "
-                "other rows than they would have had there",
-                stacklevel=4,
-            )
+        warn_of_loss(self, report, source)
 
     def _create_resource(self, session_name=""):
         return library.sparse_emb_embedding_table(

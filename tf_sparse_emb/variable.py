@@ -159,7 +159,7 @@ class EmbeddingVariable(keras.Variable):
     @property
     def shards(self):
         """The parts of the table, a list: one, or one for each parameter server."""
-        return [self.table] if self.servers is None else self.table.shards
+        return self.table.shards
 
     @property
     def servers(self):

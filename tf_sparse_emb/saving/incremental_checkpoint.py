@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_sparse_emb.saving import save_folder
-from tf_sparse_emb.saving.save_folder import DamagedError, Save, folder_of
+from tf_sparse_emb.saving.save_folder import DamagedError, Save, SavedTable, folder_of
 from tf_sparse_emb.saving.table_log import TableLog
 from tf_sparse_emb.saving.tracked_tables import checkpoint_of, find_tables, table_at
 from tf_sparse_emb.table_arguments import check_positive
@@ -171,7 +171,8 @@ class IncrementalCheckpoint:
             self._last is not None
             and latest == (self._last.number, self._last.id)
             and self._increments < self._max_increments
-            and self._last.tables.keys() == self._logs.keys()
+            and {path: len(table.files) for path, table in self._last.tables.items()}
+            == {path: log.num_servers for path, log in self._logs.items()}
             and folder_of(self._directory, self._last.number).is_dir()
             and not any(log.has_everything() for log in self._logs.values())
         )
@@ -182,12 +183,16 @@ class IncrementalCheckpoint:
             number=number,
             id=uuid.uuid4().hex,
             previous=self._last.id if increment else None,
-            tables={path: f"{i}.table" for i, path in enumerate(self._logs)},
+            tables={
+                path: SavedTable(_file_names(i, log.num_servers), log.table.has_all_rows)
+                for i, (path, log) in enumerate(self._logs.items())
+            },
             files={},
         )
         with whole_folder(folder_of(self._directory, number)) as folder:
-            for path, file in save.tables.items():
-                self._logs[path].save(Path(folder, file), save.name_of(file), increment)
+            for path, table in save.tables.items():
+                paths = [os.path.join(folder, file) for file in table.files]
+                self._logs[path].save(paths, [save.name_of(file) for file in table.files], increment)
             with tables_left_out():
                 self._checkpoint.write(os.path.join(folder, "rest"))
             for file in sorted(os.listdir(folder)):
@@ -257,9 +262,7 @@ class IncrementalCheckpoint:
         # Tables may come with a full save only, so all saves of a chain have those of the first.
         tables = self._tables_of(saves[0]) if saves else {}
         for path in tables:
-            paths = [folder_of(self._directory, save.number) / save.tables[path] for save in saves]
-            names = [save.name_of(save.tables[path]) for save in saves]
-            whole, damage = self._logs[path].check(paths, names) if saves else (0, "")
+            whole, damage = self._logs[path].check(*self._files_of(path, saves)) if saves else (0, "")
             if damage:
                 saves, problem = saves[:whole], damage
         while saves:
@@ -290,14 +293,30 @@ class IncrementalCheckpoint:
 
     def _load(self, saves):
         with tables_left_out():
-            status = self._checkpoint.read(str(folder_of(self._directory, saves[-1].number) / "rest"))
+            status = self._checkpoint.read(self._path_of(saves[-1], "rest"))
             try:
                 status.assert_existing_objects_matched()
             except AssertionError as error:
                 warnings.warn(f"not everything was saved: {error}", stacklevel=3)
         for path, log in self._logs.items():
-            paths = [folder_of(self._directory, save.number) / save.tables[path] for save in saves]
-            log.load(paths, [save.name_of(save.tables[path]) for save in saves])
+            log.load(*self._files_of(path, saves), saves[0].tables[path].had_all_rows)
+
+    def _files_of(self, path, saves):
+        """The files of a table and the names of their saves, for each server that has written it a list."""
+        names = zip(*(save.tables[path].files for save in saves), strict=True)
+        chains = [list(zip(saves, files, strict=True)) for files in names]
+        return (
+            [[self._path_of(save, file) for save, file in chain] for chain in chains],
+            [[save.name_of(file) for save, file in chain] for chain in chains],
+        )
+
+    def _path_of(self, save, file):
+        # Servers may have another working directory.
+        return os.path.abspath(folder_of(self._directory, save.number) / file)
+
+
+def _file_names(i, num_servers):
+    return [f"{i}.table"] if num_servers == 1 else [f"{i}.{s}.table" for s in range(num_servers)]
 
 
 def _check_trackables(trackables):

@@ -3,6 +3,7 @@
     directory/latest.json              which save is the last; what is beyond it was not finished
     directory/save-00000007/save.json  what the save is, and the checksums of `rest.*`
                            /0.table    a table, or what has changed in it: cc/lib/table_file.h
+                           /1.0.table, /1.1.table, ...  the same of one that is spread over servers, by server
                            /rest.*     a TensorFlow checkpoint of all else
 
 A save without `previous` is full; the numbers after it are its increments, each of which names the save that it
@@ -20,11 +21,24 @@ from pathlib import Path
 from tf_sparse_emb.whole_files import whole_file
 
 _NAME = re.compile(r"save-(\d{8,})")
-_VERSION = 1
+_VERSION = 2
 
 
 class DamagedError(Exception):
     """A file is missing or damaged; says which."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedTable:
+    """A table in a save.
+
+    Attributes:
+        files: list of str, the names of its files, one for each server that has written it.
+        had_all_rows: bool, whether every key had a row from the start; see `TableResource.has_all_rows`.
+    """
+
+    files: list
+    had_all_rows: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Save:
         number: int, from 1 on.
         id: str, which no other save has.
         previous: str or None, the id of the save that this increment follows; None: a full save.
-        tables: {path of a table in the graph of objects: file name}.
+        tables: {path of a table in the graph of objects: `SavedTable`}.
         files: {name of another file: its CRC-32}.
     """
 
@@ -62,7 +76,7 @@ def folder_of(directory, number):
 
 def write_save(folder, save):
     """Writes save.json."""
-    tables = [{"path": path, "file": file} for path, file in save.tables.items()]
+    tables = [{"path": path, **dataclasses.asdict(table)} for path, table in save.tables.items()]
     _write(Path(folder, "save.json"), {**dataclasses.asdict(save), "tables": tables})
 
 
@@ -76,7 +90,7 @@ def read_save(directory, number):
     if not folder.is_dir():
         raise DamagedError(f"'{folder}' is missing")
     fields = _read(folder / "save.json")
-    tables = {tuple(table["path"]): table["file"] for table in fields["tables"]}
+    tables = {tuple(table.pop("path")): SavedTable(**table) for table in fields["tables"]}
     save = Save(**{**fields, "tables": tables})
     if save.number != number:
         raise DamagedError(f"'{folder}' holds save {save.number}: it was renamed")

@@ -5,7 +5,10 @@ import collections
 import keras
 import tensorflow as tf
 
+from tf_sparse_emb.sharded_table import ShardedTable
 from tf_sparse_emb.table_resource import TableResource
+
+_TABLES = (TableResource, ShardedTable)
 
 
 def checkpoint_of(trackables):
@@ -29,10 +32,10 @@ def checkpoint_of(trackables):
 
 
 def find_tables(root):
-    """Returns {path: TableResource} of all tables under `root`, a path being the names of children from there on.
+    """Returns {path: table} of all tables under `root`, a path being the names of children from there on.
 
-    Of several paths the shortest counts. Optimizers are passed over: they hold tables that are others', and only when
-    they have been built.
+    A table is a `TableResource` or a `ShardedTable`. Of several paths the shortest counts. Optimizers are passed over:
+    they hold tables that are others', and only when they have been built.
     """
     view = tf.train.TrackableView(root)
     tables, seen, waiting = {}, {id(root)}, collections.deque([((), root)])
@@ -42,7 +45,7 @@ def find_tables(root):
             if id(child) in seen or isinstance(child, keras.optimizers.Optimizer):
                 continue
             seen.add(id(child))
-            if isinstance(child, TableResource):
+            if isinstance(child, _TABLES):
                 tables[(*path, name)] = child
             else:
                 waiting.append(((*path, name), child))
@@ -56,4 +59,4 @@ def table_at(root, path):
         found = view.children(found).get(name)
         if found is None:
             return None
-    return found if isinstance(found, TableResource) else None
+    return found if isinstance(found, _TABLES) else None
