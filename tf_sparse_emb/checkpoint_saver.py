@@ -8,6 +8,7 @@ the private import, the package's only one.
 import tensorflow as tf
 from tensorflow.python.saved_model import registration
 
+from tf_sparse_emb.sharded_table import ShardedTable
 from tf_sparse_emb.table_resource import TableResource
 
 
@@ -33,10 +34,18 @@ def _key(name):
     return f"{name}/.ATTRIBUTES"
 
 
+def _is_table(trackable):
+    """Whether an object is a table; TensorFlow asks of every one before it saves or restores any."""
+    if isinstance(trackable, ShardedTable):
+        # Restored on another number of servers, it would have lost rows.
+        trackable.refuse("saved in or restored from a tf.train.Checkpoint")
+    return isinstance(trackable, TableResource)
+
+
 registration.register_checkpoint_saver(
     package="tf_sparse_emb",
     name="Table",
-    predicate=lambda trackable: isinstance(trackable, TableResource),
+    predicate=_is_table,
     save_fn=_save,
     restore_fn=_restore,
 )

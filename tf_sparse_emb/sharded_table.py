@@ -175,20 +175,22 @@ class ShardedTable(tf.Module):
 
     def save(self, path, **kwargs):
         """Raises: each server would write a file of its own."""
-        raise RuntimeError(self._refusal("save"))
+        self.refuse("saved in this form")
 
     def load(self, path, **kwargs):
         """Raises, as `save`."""
-        raise RuntimeError(self._refusal("load"))
+        self.refuse("loaded from this form")
 
     def check(self, path, **kwargs):
         """Raises, as `load` would."""
-        raise RuntimeError(self._refusal("load"))
+        self.load(path)
 
-    def _refusal(self, method):
-        return (
-            f"table '{self.name}' is spread over {len(self.shards)} servers, and cannot {method} as one file: "
-            "use tse.saving.IncrementalCheckpoint, whose saves any number of servers, or one process, can restore"
+    def refuse(self, what):
+        """Raises the RuntimeError of a table that cannot be `what`, and says what can be done."""
+        raise RuntimeError(
+            f"table '{self.name}' is spread over parameter servers ({len(self.shards)}) and cannot be {what}. "
+            "tse.saving.IncrementalCheckpoint saves it, and restores it on any number of servers or in one process, "
+            "where it can be saved, loaded and exported in every form"
         )
 
 

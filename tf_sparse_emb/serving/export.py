@@ -102,7 +102,7 @@ def export_for_serving(model, path, *, input_signature=None, signatures=None, mi
         ValueError: if the model is not built or an argument is out of its range, if a row is beyond rows_dtype, or if
             the call uses ops of this package that have no counterpart (reading counts, say).
         FileExistsError: if there is something at path.
-        RuntimeError: if a table changes meanwhile.
+        RuntimeError: if a table changes meanwhile, or is spread over parameter servers.
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {type(model).__name__}")
@@ -179,6 +179,9 @@ class _Tables:
     def __init__(self, model, row_format):
         self._row_format = row_format
         self._variables = [variable for variable in model.variables if isinstance(variable, EmbeddingVariable)]
+        for variable in self._variables:
+            if variable.servers is not None:
+                variable.table.refuse("exported")
         self._by_handle = {}
         self.folded = []
 
