@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from cluster_processes import listeners
+from incremental_cases import kinds_of
 
 import tf_sparse_emb as tse
 from tf_sparse_emb.servers import set_wire_dtype
@@ -165,6 +166,35 @@ def train_saving(notes, directory, epochs):
     except tse.distribute.ServerLostError as error:
         return {"lost": str(error)}
     return {"history": history, "content": digest(model)}
+
+
+def reshard(directory, epochs, place="cluster"):
+    """Restores what was saved, if anything, trains for some epochs with a save after each; all of relative paths."""
+    Path(directory).mkdir(exist_ok=True)
+    os.chdir(directory)
+    strategy = connect() if place == "cluster" else None
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = make_model()
+        model.optimizer.build(model.trainable_variables)
+
+    def content():
+        return {**digest(model), "optimizer": [np.asarray(v).tolist() for v in model.optimizer.variables]}
+
+    checkpoint = tse.saving.IncrementalCheckpoint("saves", max_to_keep=9, model=model, optimizer=model.optimizer)
+    checkpoint.restore()
+    restored = content()
+    for _ in range(int(epochs)):
+        if strategy:
+            tse.distribute.ParameterServerTrainer(model).fit(dataset_fn, steps_per_epoch=STEPS, verbose=0)
+        else:
+            model.fit(tf.data.Dataset.from_tensor_slices(data()).batch(BATCH), verbose=0)
+        path = checkpoint.save()
+    return {
+        "restored": restored,
+        "trained": content(),
+        "files": len(list(Path(path).glob("0.*.table"))),
+        "kinds": kinds_of("saves"),
+    }
 
 
 def narrow_wire():

@@ -89,8 +89,8 @@ def test_tables_are_refused_where_they_are_not(cluster):
     expected = {
         "of this process": "RuntimeError: table 'here' is of this process, and workers of a ParameterServerStrategy",
         "max_rows": "ValueError: max_rows must be at least 1 for each of 2 servers, got 1",
-        "save": "RuntimeError: table 'there' is spread over 2 servers, and cannot save as one file: use tse.saving",
-        "load": "RuntimeError: table 'there' is spread over 2 servers, and cannot load as one file: use tse.saving",
+        "save": "RuntimeError: table 'there' is spread over 2 servers and cannot be saved in this form. tse.saving",
+        "load": "RuntimeError: table 'there' is spread over 2 servers and cannot be loaded from this form. tse.saving",
         "export in a function": "RuntimeError: in user code:",
         "uncompiled": "ValueError: model 'sequential' must be compiled with an optimizer and a loss",
         "no model": "TypeError: model must be a keras.Model, got int",

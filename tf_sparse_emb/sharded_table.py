@@ -188,7 +188,7 @@ class ShardedTable(tf.Module):
     def refuse(self, what):
         """Raises the RuntimeError of a table that cannot be `what`, and says what can be done."""
         raise RuntimeError(
-            f"table '{self.name}' is spread over parameter servers ({len(self.shards)}) and cannot be {what}. "
+            f"table '{self.name}' is spread over {len(self.shards)} servers and cannot be {what}. "
             "tse.saving.IncrementalCheckpoint saves it, and restores it on any number of servers or in one process, "
             "where it can be saved, loaded and exported in every form"
         )

@@ -52,6 +52,14 @@ class IncrementalCheckpoint:
     made good by the next one. Every byte is covered by a checksum, and every increment names the save that it follows:
     one that is damaged, missing, or of another chain is found out.
 
+    Tables on parameter servers: each server writes the files of its own keys and reads them again, all servers at the
+    same time; this process writes the rest. `directory` must be on a file system that this process and all servers see
+    under the same path. `restore` may find any other number of servers, or none, and have been saved by any: rows,
+    state, counts and what new keys read as are the same to the last bit. As many servers as saved read their own files
+    alone; of N others each of M reads those of about 1 + N / M, and the next save is full. Wait for steps that are
+    under way before a save (`ClusterCoordinator.join`). Other ways to save refuse such tables: restore them in one
+    process, and save or export them there.
+
     >>> table = tse.EmbeddingVariable(4, seed=1)
     >>> checkpoint = tse.saving.IncrementalCheckpoint("checkpoints", table=table)
     >>> _ = table.lookup(range(1000), insert=True)
@@ -67,7 +75,8 @@ class IncrementalCheckpoint:
     1001
 
     Args:
-        directory: str or path, on a local file system, made by the first save. One process at a time may save there.
+        directory: str or path, on a local file system, or with parameter servers on one that they share; made by the
+            first save. One process at a time may save there.
         max_increments: int > 0, default 24. After so many increments a save is full.
         max_to_keep: int > 0, default 2: how many full saves, with their increments, are kept. Older ones are removed
             when a new full one is whole.
@@ -118,7 +127,8 @@ class IncrementalCheckpoint:
         or gone or have been cleared, loaded, assigned or bound to another optimizer, and if the last save in the
         directory is not the last of this object.
 
-        Tables are saved one after the other, each as it is at one moment: call this between steps.
+        Tables are saved one after the other, each (on servers, each server's part) as it is at one moment: call this
+        between steps.
 
         Args:
             full: bool, default False. Save everything.
@@ -128,7 +138,7 @@ class IncrementalCheckpoint:
 
         Raises:
             tf.errors.ResourceExhaustedError, OSError: if the disk is full; and other errors of writing, which name the
-                file. The saves before are as they were, and the next save has what this one should have had.
+                file (tf.errors.NotFoundError: a server does not see the directory), or of a server that is gone. The saves before are as they were, and the next save has what this one should have had.
             RuntimeError: in `tf.function`.
         """
         _check_eager("save")
@@ -204,7 +214,7 @@ class IncrementalCheckpoint:
     def restore(self):
         """Restores the last save: the full one that it is or follows, and the increments from there on.
 
-        All files are read and checked before anything changes. If an increment is missing or damaged, the save before
+        All files are read and checked before anything changes, on all servers before on any. If an increment is missing or damaged, the save before
         it is restored, and if a full save is, the last one of the chain before; a warning says which and why. The next
         save is then a full one.
 
