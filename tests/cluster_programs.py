@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from cluster_processes import listeners
-from incremental_cases import kinds_of
 
 import tf_sparse_emb as tse
 from tf_sparse_emb.servers import set_wire_dtype
@@ -193,7 +192,6 @@ def reshard(directory, epochs, place="cluster"):
         "restored": restored,
         "trained": content(),
         "files": len(list(Path(path).glob("0.*.table"))),
-        "kinds": kinds_of("saves"),
     }
 
 

@@ -138,7 +138,8 @@ class IncrementalCheckpoint:
 
         Raises:
             tf.errors.ResourceExhaustedError, OSError: if the disk is full; and other errors of writing, which name the
-                file (tf.errors.NotFoundError: a server does not see the directory), or of a server that is gone. The saves before are as they were, and the next save has what this one should have had.
+                file (tf.errors.NotFoundError: a server does not see the directory), or of a server that is gone. The
+                saves before are as they were, and the next save has what this one should have had.
             RuntimeError: in `tf.function`.
         """
         _check_eager("save")
@@ -214,9 +215,9 @@ class IncrementalCheckpoint:
     def restore(self):
         """Restores the last save: the full one that it is or follows, and the increments from there on.
 
-        All files are read and checked before anything changes, on all servers before on any. If an increment is missing or damaged, the save before
-        it is restored, and if a full save is, the last one of the chain before; a warning says which and why. The next
-        save is then a full one.
+        All files are read and checked before anything changes, on all servers before on any. If an increment is missing
+        or damaged, the save before it is restored, and if a full save is, the last one of the chain before; a warning
+        says which and why. The next save is then a full one.
 
         Variables that are made later, such as those of an optimizer that is not built yet, are restored when they are
         made. What becomes of a table that was saved with another storage or optimizer, `EmbeddingVariable.load` says.
