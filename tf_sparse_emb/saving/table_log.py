@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
+from tf_sparse_emb.sharded_table import ShardedTable
 
 
 class TableLog:
@@ -43,10 +44,12 @@ class TableLog:
 
     def save(self, paths, saves, increment):
         """Writes the table, or what has changed in it, to a file for each server; see EmbeddingTableSaveInChain."""
+        # What another host has written, no fsync of this one reaches.
+        durable = isinstance(self.table, ShardedTable)
 
         def write(s, shard, log):
             library.sparse_emb_embedding_table_save_in_chain(
-                shard.resource_handle, paths[s], log, saves[s], increment=increment, durable=self.num_servers > 1
+                shard.resource_handle, paths[s], log, saves[s], increment=increment, durable=durable
             )
 
         self._on_each(write)
