@@ -182,8 +182,7 @@ class IncrementalCheckpoint:
             self._last is not None
             and latest == (self._last.number, self._last.id)
             and self._increments < self._max_increments
-            and {path: len(table.files) for path, table in self._last.tables.items()}
-            == {path: log.num_servers for path, log in self._logs.items()}
+            and self._last.tables.keys() == self._logs.keys()
             and folder_of(self._directory, self._last.number).is_dir()
             and not any(log.has_everything() for log in self._logs.values())
         )
