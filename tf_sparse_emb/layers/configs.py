@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from tf_sparse_emb.data_parallel import check_buildable
 from tf_sparse_emb.initializers import choose_row_initializer, choose_seed
 from tf_sparse_emb.key_forms import check_combiner
 from tf_sparse_emb.table_arguments import (
@@ -98,6 +99,7 @@ class TableConfig:
 
     def make_variable(self):
         """Returns a new table."""
+        check_buildable(self)
         return EmbeddingVariable(
             self.output_dim,
             input_dim=self.input_dim,

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_sparse_emb.data_parallel import data_parallel_strategy
 from tf_sparse_emb.optimizers.checks import check_positive
 from tf_sparse_emb.optimizers.gradients import map_values
 from tf_sparse_emb.optimizers.loading import LoadsBeforeBuild
@@ -44,6 +45,11 @@ class LossScaleOptimizer(LoadsBeforeBuild, keras.optimizers.LossScaleOptimizer):
 
     def build(self, var_list):
         """Builds the inner optimizer too."""
+        if (strategy := data_parallel_strategy()) is not None:
+            raise ValueError(
+                f"LossScaleOptimizer is not supported with several replicas ({type(strategy).__name__}), of which each "
+                "would decide by its own gradients. What works: the policy mixed_bfloat16, or loss_scale_factor"
+            )
         super().build(var_list)
         self._take_loaded()
 

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_sparse_emb.data_parallel import check_agreement, check_trainable, data_parallel_strategy
 from tf_sparse_emb.ops.embedding_grad_reduce import grad_reduce_by_key
 from tf_sparse_emb.ops.embedding_lookup import whole_lookup
 from tf_sparse_emb.optimizers.bound import Bound
@@ -11,6 +12,7 @@ from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscal
 from tf_sparse_emb.optimizers.gradients import path_of, sum_repeats
 from tf_sparse_emb.optimizers.loading import LoadsBeforeBuild
 from tf_sparse_emb.optimizers.overrides import Overrides
+from tf_sparse_emb.optimizers.replica_sum import sum_over_replicas
 from tf_sparse_emb.optimizers.rule import ROW_WISE_VARIABLES, Rule, check_pattern
 from tf_sparse_emb.optimizers.table_group import TableGroup
 from tf_sparse_emb.table_arguments import check_flag
@@ -142,6 +144,9 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
                     f"{type(self).__name__} does not support variables that are overwritten with their gradient "
                     f"(float8 training), got '{path_of(variable)}'"
                 )
+        strategy = data_parallel_strategy()
+        if strategy is not None:
+            self._check_data_parallel(strategy, tables, others)
         # Tables first: binding them can fail, and the optimizer is not built then.
         bindings = [table.bind(self.rule, **self._initial_values()) for table in tables]
         for optimizer, variables in others:
@@ -155,6 +160,21 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
         self._bound.variables = var_list
         self._bound.others = others
         self._take_loaded()
+        if strategy is not None:
+            check_agreement(strategy, tables)
+
+    def _check_data_parallel(self, strategy, tables, others):
+        """Raises a ValueError if something would differ from one process that has the whole batch."""
+        check_trainable(strategy, tables, [path_of(table) for table in tables])
+        for argument in ("use_ema", "gradient_accumulation_steps"):
+            if getattr(self, argument):
+                raise ValueError(f"{argument} is not supported with several replicas ({type(strategy).__name__})")
+        for optimizer, _ in others:
+            if not isinstance(optimizer, SparseOptimizer):
+                raise ValueError(
+                    f"with several replicas ({type(strategy).__name__}), dense_optimizer and the optimizers of overrides "
+                    f"must be of tse.optimizers, such as tse.optimizers.Adam, got {type(optimizer).__name__}"
+                )
 
     def _assign(self, variables):
         """Returns this optimizer's own variables, and a list of (other optimizer, its variables)."""
@@ -215,7 +235,8 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
                 optimizer was built for.
 
         Raises:
-            ValueError: if there is not one gradient for each variable, or a variable is unknown.
+            ValueError: if there is not one gradient for each variable, or a variable is unknown; under a strategy of
+                several replicas, if this is not called by each of them, in `strategy.run`.
             tf.errors.InvalidArgumentError: if a gradient is not finite; no variable has changed then.
         """
         grads = list(grads)
@@ -226,12 +247,24 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
             raise ValueError(
                 f"grads must match the variables one to one, got {len(grads)} gradients for {len(variables)} variables"
             )
-        if not self.built:
+        strategy = data_parallel_strategy()
+        if strategy is not None and tf.distribute.in_cross_replica_context():
+            raise ValueError(f"apply must be called by each replica, in strategy.run ({type(strategy).__name__})")
+        if not self.built and strategy is not None:
+            tf.distribute.get_replica_context().merge_call(lambda _: self.build(variables))
+        elif not self.built:
             self.build(variables)
         self._check_variables_are_known(variables)
         if self.use_ema or self.gradient_accumulation_steps:
             return super().apply(grads, variables)
         grads, variables = self._filter_empty_gradients(grads, variables)
+        if strategy is None:
+            self._apply_summed(grads, variables)
+        else:
+            sum_over_replicas(*self._group_tables(grads, variables), self._apply_summed)
+
+    def _apply_summed(self, grads, variables):
+        """Updates variables with gradients that are summed over all replicas, once in a process."""
         with tf.name_scope(self.name):
             grads, targets = self._group_tables(grads, variables)
             grads = unscale(grads, self.loss_scale_factor)
@@ -274,6 +307,7 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
         return [list(column) for column in zip(*grouped, *plain, strict=True)]
 
     def _update(self, grads, targets):
+        strategy = data_parallel_strategy()
         learning_rate = self.learning_rate  # once: a callable one may differ at every call
         plain, others = {}, {}
         for grad, target in zip(grads, targets, strict=True):
@@ -291,12 +325,17 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
         for pairs in plain.values():
             plain_grads, variables = (list(column) for column in zip(*pairs, strict=True))
             rate = self._rate_of(self._var_key(variables[0]), learning_rate)
-            self._backend_update_step(plain_grads, variables, rate)
+            if strategy is None:
+                self._backend_update_step(plain_grads, variables, rate)
+            else:
+                pairs = [(grad, variable.value) for grad, variable in zip(plain_grads, variables, strict=True)]
+                self._distributed_tf_update_step(strategy, pairs, rate)
             for variable in variables:
                 if variable.constraint is not None:
                     variable.assign(variable.constraint(variable))
         for owner, pairs in others.values():
-            owner.apply(*(list(column) for column in zip(*pairs, strict=True)))
+            apply = owner.apply if strategy is None else owner._apply_summed
+            apply(*(list(column) for column in zip(*pairs, strict=True)))
 
     def _rate_of(self, key, learning_rate):
         """The learning rate of a variable in this step, that of the optimizer being `learning_rate`."""
