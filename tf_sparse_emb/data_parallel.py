@@ -1,8 +1,10 @@
 """Synchronous data parallelism: which strategies of `tf.distribute` tables work under, and what they cannot do there.
 
-A process has one table, whatever its number of replicas, and each worker process has its own. A step updates each once, by
-the gradients of all replicas (`optimizers/replica_sum.py`), so that the workers' tables stay equal.
+A process has one table, whatever its number of replicas, and each worker process has its own. A step updates each
+once, by the gradients of all replicas (`optimizers/replica_sum.py`), so that the workers' tables stay equal.
 """
+
+import warnings
 
 import tensorflow as tf
 
@@ -14,7 +16,7 @@ def data_parallel_strategy():
         ValueError: if tables cannot work under it.
     """
     strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         return None
     mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
     is_single = strategy.num_replicas_in_sync == 1 and not isinstance(strategy, tf.distribute.TPUStrategy)
@@ -41,11 +43,17 @@ def check_buildable(config):
             f"table '{config.name}' cannot be built by a replica: build the model before strategy.run, under "
             "strategy.scope(), by calling it on a batch or with keras.Input"
         )
+    if num_workers(strategy) > 1 and type(strategy).reduce is tf.distribute.MultiWorkerMirroredStrategy.reduce:
+        warnings.warn(
+            "Keras 3's fit, evaluate and predict fail under tf.distribute.MultiWorkerMirroredStrategy, with any model; "
+            "they run under tse.distribute.MultiWorkerMirroredStrategy",
+            stacklevel=2,
+        )
     # What looks at the keys of one call would see those of one replica.
     if config.embeddings_regularizer is not None:
         _refuse(strategy, config.name, "embeddings_regularizer", "weight_decay of the optimizer")
     if config.scale_grad_by_freq:
-        _refuse(strategy, config.name, "scale_grad_by_freq=True", "a combiner 'mean'")
+        _refuse(strategy, config.name, "scale_grad_by_freq=True", "one process")
     check_trainable(strategy, [config], [config.name])
 
 
@@ -63,8 +71,8 @@ def check_trainable(strategy, tables, names):
 def _refuse(strategy, name, argument, instead):
     raise ValueError(
         f"table '{name}': {argument} is not supported with {strategy.num_replicas_in_sync} replicas in "
-        f"{num_workers(strategy)} processes ({type(strategy).__name__}), because each would apply it to its own part of "
-        f"the batch. What works: {instead}"
+        f"{num_workers(strategy)} processes ({type(strategy).__name__}), because each would apply it to its own part "
+        f"of the batch. What works: {instead}"
     )
 
 

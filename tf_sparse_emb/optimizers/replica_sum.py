@@ -1,8 +1,19 @@
-"""Gradients summed over the replicas of a `tf.distribute` strategy."""
+"""What an optimizer does once for all replicas of a `tf.distribute` strategy."""
 
 import tensorflow as tf
 
 from tf_sparse_emb.optimizers.table_group import TableGroup
+
+
+def build_once(optimizer, variables):
+    """Builds an optimizer, called by each replica, outside of the function that may be under way."""
+
+    @tf.autograph.experimental.do_not_convert
+    def build(strategy):
+        with tf.init_scope(), strategy.scope():
+            optimizer.build(variables)
+
+    tf.distribute.get_replica_context().merge_call(build)
 
 
 def sum_over_replicas(grads, targets, apply):
@@ -16,6 +27,7 @@ def sum_over_replicas(grads, targets, apply):
         apply: callable that takes a list of gradients, in which indices repeat, and the list of their variables.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def merge(strategy, sparse, dense):
         gathered, variables = [], []
         for (keys, values, table_splits), target in zip(sparse, sparse_targets, strict=True):
@@ -32,12 +44,7 @@ def sum_over_replicas(grads, targets, apply):
             for table, table_keys, table_values in zip(tables, keys, values, strict=True):
                 gathered.append(tf.IndexedSlices(table_values, table_keys))
                 variables.append(table)
-        destinations = [variable.value for variable in dense_targets]
-        sums = strategy.extended.batch_reduce_to(
-            tf.distribute.ReduceOp.SUM, list(zip(dense, destinations, strict=True))
-        )
-        sums = [strategy.experimental_local_results(value)[0] for value in sums]  # equal on all devices
-        apply(gathered + sums, variables + dense_targets)
+        apply(gathered + _sums(strategy, dense, dense_targets), variables + dense_targets)
 
     sparse, sparse_targets, dense, dense_targets = [], [], [], []
     for grad, target in zip(grads, targets, strict=True):
@@ -50,3 +57,12 @@ def sum_over_replicas(grads, targets, apply):
             dense.append(grad)
             dense_targets.append(target)
     tf.distribute.get_replica_context().merge_call(merge, args=(sparse, dense))
+
+
+def _sums(strategy, grads, variables):
+    """The sums of dense gradients over all replicas."""
+    if not grads:
+        return []
+    pairs = [(grad, variable.value) for grad, variable in zip(grads, variables, strict=True)]
+    sums = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+    return [strategy.experimental_local_results(value)[0] for value in sums]  # equal on all devices

@@ -12,7 +12,7 @@ from tf_sparse_emb.optimizers.gradient_limits import clip, finite_checks, unscal
 from tf_sparse_emb.optimizers.gradients import path_of, sum_repeats
 from tf_sparse_emb.optimizers.loading import LoadsBeforeBuild
 from tf_sparse_emb.optimizers.overrides import Overrides
-from tf_sparse_emb.optimizers.replica_sum import sum_over_replicas
+from tf_sparse_emb.optimizers.replica_sum import build_once, sum_over_replicas
 from tf_sparse_emb.optimizers.rule import ROW_WISE_VARIABLES, Rule, check_pattern
 from tf_sparse_emb.optimizers.table_group import TableGroup
 from tf_sparse_emb.table_arguments import check_flag
@@ -172,8 +172,9 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
         for optimizer, _ in others:
             if not isinstance(optimizer, SparseOptimizer):
                 raise ValueError(
-                    f"with several replicas ({type(strategy).__name__}), dense_optimizer and the optimizers of overrides "
-                    f"must be of tse.optimizers, such as tse.optimizers.Adam, got {type(optimizer).__name__}"
+                    "dense_optimizer and the optimizers of overrides must be of tse.optimizers, such as "
+                    f"tse.optimizers.Adam, with several replicas ({type(strategy).__name__}), got "
+                    f"{type(optimizer).__name__}"
                 )
 
     def _assign(self, variables):
@@ -251,7 +252,7 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
         if strategy is not None and tf.distribute.in_cross_replica_context():
             raise ValueError(f"apply must be called by each replica, in strategy.run ({type(strategy).__name__})")
         if not self.built and strategy is not None:
-            tf.distribute.get_replica_context().merge_call(lambda _: self.build(variables))
+            build_once(self, variables)
         elif not self.built:
             self.build(variables)
         self._check_variables_are_known(variables)
