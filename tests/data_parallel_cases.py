@@ -218,6 +218,11 @@ def refused(strategy):
         optimizer = tse.optimizers.SGD()
         optimizer.apply([tf.zeros(variable.shape) for variable in model.trainable_variables], model.trainable_variables)
 
+    def use_ema():
+        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
+        model.compile(tse.optimizers.SGD(use_ema=True), "mse")
+        model.fit(dataset(), verbose=0)
+
     def nan():
         model = small_model()
         model.compile(tse.optimizers.SGD(0.1), "mse")
@@ -241,7 +246,7 @@ def refused(strategy):
         "build_in_replica": build_in_replica,
         "dense_optimizer": training(tse.optimizers.SGD(dense_optimizer="adam")),
         "loss_scale": training(tse.optimizers.LossScaleOptimizer(tse.optimizers.SGD())),
-        "use_ema": training(tse.optimizers.SGD(use_ema=True)),
+        "use_ema": use_ema,
         "apply_outside": apply_outside,
         "seed": training(tse.optimizers.SGD(), seed=process),
         "rows": training(tse.optimizers.SGD(), rows=np.full((1, 4), process, np.float32)),

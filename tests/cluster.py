@@ -1,0 +1,58 @@
+"""Processes that tests start: on this machine, for a bounded time, and never left behind."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tf_sparse_emb as tse
+
+
+@contextlib.contextmanager
+def python_processes(folder, commands, environments):
+    """Starts a Python process for each list of arguments; kills at the end those that still run.
+
+    Their output is in `folder`, PROCESS.log.
+    """
+    root = str(Path(tse.__file__).resolve().parents[1])
+    processes = []
+    try:
+        for number, (arguments, environment) in enumerate(zip(commands, environments, strict=True)):
+            environment = os.environ | {"PYTHONPATH": root, "PROCESS_NUMBER": str(number)} | environment
+            with open(Path(folder, f"{number}.log"), "w") as log:
+                processes.append(
+                    subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, stdout=log, stderr=log)
+                )
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_for(processes, folder, seconds):
+    """Waits until all have ended well; raises an AssertionError with what one has said if it has not."""
+    deadline = time.monotonic() + seconds
+    for number, process in enumerate(processes):
+        try:
+            code = process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            code = f"no end within {seconds} s"
+        assert code == 0, f"process {number}: {code}\n{Path(folder, f'{number}.log').read_text()[-3000:]}"
+
+
+def worker_environments(number):
+    """`TF_CONFIG` of each worker of a cluster on free ports of the loopback."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    cluster = {"worker": addresses}
+    return [
+        {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})} for i in range(number)
+    ]
