@@ -1,10 +1,12 @@
 """Two replicas of one process under MirroredStrategy train as one process on the whole batch."""
 
+from pathlib import Path
+
 import data_parallel_cases as cases
 import numpy as np
 import pytest
 import tensorflow as tf
-from cluster import python_processes, wait_for
+from worker_processes import python_processes, wait_for
 
 import tf_sparse_emb as tse
 
@@ -91,3 +93,13 @@ def test_a_strategy_of_one_replica_changes_nothing():
     default = cases.train("row_wise_adam", tf.distribute.get_strategy())
     for key in default:
         np.testing.assert_array_equal(one[key], default[key], err_msg=key)
+
+
+def test_the_guide_to_data_parallelism_trains():
+    code = (Path(__file__).parents[1] / "docs" / "data_parallel.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    # Here is one worker, in which TensorFlow has been used before.
+    one_device = "tse.distribute.MirroredStrategy(['CPU:0'])"
+    exec(code.replace("tse.distribute.MultiWorkerMirroredStrategy()", one_device), names)
+    data = tf.data.Dataset.from_tensor_slices((np.arange(160).reshape(4, 40), np.ones((4, 1)))).batch(2)
+    assert int(names["train"](data).layers[0].embeddings.size()) == 160

@@ -6,8 +6,8 @@ import data_parallel_cases as cases
 import numpy as np
 import pytest
 import tensorflow as tf
-from cluster import python_processes, wait_for, worker_environments
 from test_mirrored_strategy import TOLERANCE, of_case
+from worker_processes import python_processes, wait_for, worker_environments
 
 import tf_sparse_emb as tse
 

@@ -8,6 +8,8 @@ import warnings
 
 import tensorflow as tf
 
+from tf_sparse_emb.servers import is_parameter_server_strategy
+
 
 def data_parallel_strategy():
     """The strategy of several replicas that is in use here, or None.
@@ -16,7 +18,7 @@ def data_parallel_strategy():
         ValueError: if tables cannot work under it.
     """
     strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+    if is_parameter_server_strategy(strategy):
         return None
     mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
     is_single = strategy.num_replicas_in_sync == 1 and not isinstance(strategy, tf.distribute.TPUStrategy)

@@ -1,13 +1,14 @@
-"""Processes that tests start: on this machine, for a bounded time, and never left behind."""
+"""Programs that tests run beside them, for a bounded time."""
 
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from cluster_processes import free_ports
 
 import tf_sparse_emb as tse
 
@@ -47,12 +48,7 @@ def wait_for(processes, folder, seconds):
 
 def worker_environments(number):
     """`TF_CONFIG` of each worker of a cluster on free ports of the loopback."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    cluster = {"worker": addresses}
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(number)]}
     return [
         {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})} for i in range(number)
     ]
