@@ -21,7 +21,7 @@ def replicas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replicas")
     command = [cases.__file__, "replicas", folder / "out.npz", *cases.CASES, "saving"]
     with python_processes(folder, [command], [{}]) as processes:
-        wait_for(processes, folder, 240)
+        wait_for(processes, folder, 400)
     return np.load(folder / "out.npz")
 
 

@@ -20,7 +20,7 @@ def workers(tmp_path_factory):
     folders = [tmp_path_factory.mktemp(f"worker{i}") for i in range(2)]
     commands = [[cases.__file__, "worker", folder / "out.npz", *TRAINED, "saving", "refused"] for folder in folders]
     with python_processes(folders[0], commands, worker_environments(2)) as processes:
-        wait_for(processes, folders[0], 240)
+        wait_for(processes, folders[0], 400)
     return [np.load(folder / "out.npz") for folder in folders]
 
 
