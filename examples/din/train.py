@@ -1,6 +1,7 @@
 """Trains DIN: `python examples/din/train.py --help`. Ends with one line `RESULT {json}`."""
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
@@ -38,13 +39,15 @@ def positive(text):
     return value
 
 
-def parse_arguments(arguments=None):
-    """The flags, with the defaults that depend on other flags filled in."""
-    parser = argparse.ArgumentParser(description="Trains DIN on generated click logs or on Amazon data.")
+def add_flag(parser, flag, help, **settings):
+    """Adds a flag whose help ends with its default."""
+    parser.add_argument(flag, help=help if "default" not in settings else f"{help} (%(default)s)", **settings)
 
-    def add(flag, help, **settings):
-        parser.add_argument(flag, help=help if "default" not in settings else f"{help} (%(default)s)", **settings)
 
+def make_parser(description="Trains DIN on generated click logs or on Amazon data."):
+    """The parser of the flags of data, model and training."""
+    parser = argparse.ArgumentParser(description=description)
+    add = functools.partial(add_flag, parser)
     on_off = argparse.BooleanOptionalAction
     add("--dataset", "what to train on", choices=data.NAMES, default="generated")
     add("--data-dir", "folder of the files of any dataset but generated")
@@ -64,6 +67,12 @@ def parse_arguments(arguments=None):
     add("--user-table", "give the MLP an embedding of the user id", action=on_off, default=False)
     add("--item-bias", "add a trained bias per item", action=on_off, default=True)
     add("--verbose", "0 silent, 1 progress bar (on a terminal), 2 a line per epoch", type=int, choices=(0, 1, 2))
+    return parser
+
+
+def parse_arguments(arguments=None, parser=None):
+    """The flags, with the defaults that depend on other flags filled in."""
+    parser = parser or make_parser()
     options = parser.parse_args(arguments)
     if options.dataset != "generated" and options.data_dir is None:
         parser.error(f"--dataset {options.dataset} needs --data-dir")
@@ -142,7 +151,7 @@ class Evaluation(keras.callbacks.Callback):
         """Stops the clock, scores the held-out examples and prints the metrics."""
         self.train_seconds += time.perf_counter() - self.began
         users, labels = self.examples.users, self.examples.labels
-        scores = self.model.predict(self.batches, verbose=0)[:, 0]
+        scores = self.scores()
         if self.published_protocol:
             # The published code counts a tie 0, the usual AUC one half: a figure is comparable only without ties.
             ties = metrics.count_ties(users, labels, scores)
@@ -152,26 +161,25 @@ class Evaluation(keras.callbacks.Callback):
         self.gauc = metrics.gauc(users, labels, scores)
         print(f"epoch {epoch + 1}: {self.split} AUC {self.auc:.4f}, GAUC {self.gauc:.4f}", flush=True)
 
+    def scores(self):
+        """The logits of the held-out examples, [E]."""
+        return self.model.predict(self.batches, verbose=0)[:, 0]
 
-def main(arguments=None):
-    """Trains, evaluates, prints the result line and returns its content."""
-    options = parse_arguments(arguments)
-    print(f"options: {vars(options)}")
-    keras.utils.set_random_seed(options.seed)
 
-    dataset = data.load(options.dataset, options.data_dir, options.split)
-    num_rows = None
+def load(options):
+    """The dataset, and the rows that tables of --embedding keras need for it, None for others."""
+    dataset, num_rows = data.load(options.dataset, options.data_dir, options.split), None
     if options.embedding == "keras":
         dataset, num_rows = dataset.reindexed()
-    held_out = dataset.held_out
-    print(f"{options.dataset}: {len(dataset.train)} training examples, {len(held_out)} {options.split} examples")
-    ceiling = {}
-    if held_out.probabilities is not None:
-        ceiling = {
-            "ceiling_auc": metrics.auc(held_out.labels, held_out.probabilities),
-            "ceiling_gauc": metrics.gauc(held_out.users, held_out.labels, held_out.probabilities),
-        }
+    print(
+        f"{options.dataset}: {len(dataset.train)} training examples, {len(dataset.held_out)} {options.split} examples",
+        flush=True,
+    )
+    return dataset, num_rows
 
+
+def make_model(options, num_rows=None):
+    """The compiled model, and its embedding layers."""
     make_embedding, tables = embedding_factory(options.embedding, num_rows)
     network = model.build_model(
         make_embedding,
@@ -188,6 +196,43 @@ def main(arguments=None):
         optimizer=make_optimizer(options.optimizer, options.learning_rate),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
     )
+    return network, tables
+
+
+def report(options, evaluation, tables, num_examples, more_settings=()):
+    """Prints the result line of a training that has seen so many examples, and returns its content."""
+    held_out, ceiling = evaluation.examples, {}
+    if held_out.probabilities is not None:
+        ceiling = {
+            "ceiling_auc": metrics.auc(held_out.labels, held_out.probabilities),
+            "ceiling_gauc": metrics.gauc(held_out.users, held_out.labels, held_out.probabilities),
+        }
+        print(
+            f"{options.split} AUC {evaluation.auc:.4f} of at most {ceiling['ceiling_auc']:.4f}, the true probabilities'"
+        )
+    rows, size = table_sizes(options.embedding, tables)
+    settings = ("dataset", "split", "model", "embedding", "optimizer", "learning_rate", "epochs", "seed")
+    result = {
+        **{name: getattr(options, name) for name in (*settings, *more_settings)},
+        "auc": round(evaluation.auc, 5),
+        "gauc": round(evaluation.gauc, 5),
+        **{name: round(value, 5) for name, value in ceiling.items()},
+        "seconds": round(evaluation.train_seconds, 1),
+        "examples_per_second": round(num_examples / evaluation.train_seconds),
+        "table_rows": rows,
+        "table_bytes": size,
+    }
+    print("RESULT " + json.dumps(result), flush=True)
+    return result
+
+
+def main(arguments=None):
+    """Trains, evaluates, prints the result line and returns its content."""
+    options = parse_arguments(arguments)
+    print(f"options: {vars(options)}")
+    keras.utils.set_random_seed(options.seed)
+    dataset, num_rows = load(options)
+    network, tables = make_model(options, num_rows)
     evaluation = Evaluation(dataset, options.split, published_protocol=options.dataset != "generated")
     network.fit(
         batched(dataset, dataset.train, options.batch_size, shuffle_seed=options.seed),
@@ -196,25 +241,7 @@ def main(arguments=None):
         verbose=options.verbose,
         callbacks=[evaluation],
     )
-
-    if ceiling:
-        print(
-            f"{options.split} AUC {evaluation.auc:.4f} of at most {ceiling['ceiling_auc']:.4f}, the true probabilities'"
-        )
-    rows, size = table_sizes(options.embedding, tables)
-    settings = ("dataset", "split", "model", "embedding", "optimizer", "learning_rate", "epochs", "seed")
-    result = {
-        **{name: getattr(options, name) for name in settings},
-        "auc": round(evaluation.auc, 5),
-        "gauc": round(evaluation.gauc, 5),
-        **{name: round(value, 5) for name, value in ceiling.items()},
-        "seconds": round(evaluation.train_seconds, 1),
-        "examples_per_second": round(options.epochs * len(dataset.train) / evaluation.train_seconds),
-        "table_rows": rows,
-        "table_bytes": size,
-    }
-    print("RESULT " + json.dumps(result), flush=True)
-    return result
+    return report(options, evaluation, tables, options.epochs * len(dataset.train))
 
 
 if __name__ == "__main__":
