@@ -1,7 +1,7 @@
 """Trains DIN on parameter servers: `python examples/din/train_ps.py --help`. Ends with one line `RESULT {json}`.
 
-Without TF_CONFIG it starts a cluster of processes on this machine. With the TF_CONFIG of a chief it trains on that cluster,
-whose workers and servers run `python -m tf_sparse_emb.distribute.server`.
+Without TF_CONFIG it starts a cluster of processes on this machine. With the TF_CONFIG of a chief it trains on that
+cluster, whose workers and servers run `python -m tf_sparse_emb.distribute.server`.
 """
 
 import os
@@ -17,10 +17,9 @@ import tensorflow as tf
 if not __package__:  # run as a script: make the package `din` importable from any working directory
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+import tf_sparse_emb as tse
 from din import local_cluster, train
 from din.dataset import batched
-
-import tf_sparse_emb as tse
 
 WIRE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -35,10 +34,7 @@ def parse_arguments(arguments=None):
     add("--workers", "of the cluster on this machine", type=train.positive, default=2)
     add("--servers", "of the cluster on this machine", type=train.positive, default=2)
     add("--wire-dtype", "type of rows and gradients on their way", choices=WIRE_DTYPES, default="float32")
-    add(
-        "--batches-dir",
-        "folder for the batches, which chief and workers see; by default a temporary one of this machine",
-    )
+    add("--batches-dir", "folder which chief and workers see, for batches; by default a temporary one of this machine")
     add("--checkpoint-dir", "folder which chief and servers see: save there, and go on from what is there")
     add("--save-freq", "with --checkpoint-dir, save after so many steps as well", type=train.positive)
     options = train.parse_arguments(arguments, parser)
@@ -105,6 +101,9 @@ def train_on(resolver, options):
             verbose=options.verbose,
             callbacks=[evaluation],
         )
+    if not evaluation.steps:  # all of it is in the checkpoint
+        evaluation.on_epoch_begin(options.epochs - 1)
+        evaluation.on_epoch_end(options.epochs - 1)
     num_examples = evaluation.steps * options.batch_size
     return train.report(options, evaluation, tables, num_examples, ("workers", "servers", "wire_dtype"))
 
