@@ -2,6 +2,7 @@
 # installs TensorFlow into it and builds the op library.
 #
 #   make din      trains DIN on generated click logs and prints its AUC beside the best reachable
+#   make din-ps   the same on parameter servers: a cluster of processes on this machine
 #   make test     runs all tests
 #   make test-crash   kills processes that save, damages files, fills disks
 #   make test-cluster   kills workers, servers and chiefs of clusters
@@ -26,10 +27,13 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 .PHONY: $(VENV)/.config
 endif
 
-.PHONY: din test test-cc test-crash test-cluster build lint format bench bench-quick wheel clean
+.PHONY: din din-ps test test-cc test-crash test-cluster build lint format bench bench-quick wheel clean
 
 din: build
 	$(BIN)/python examples/din/train.py
+
+din-ps: build
+	$(BIN)/python examples/din/train_ps.py
 
 test: build test-cc
 	$(BIN)/python -m pytest -q -n 2 --ignore tests/cluster
@@ -78,7 +82,8 @@ $(VENV)/.config:
 	@printf '%s' '$(CONFIG)' > $@
 
 $(INSTALLED): pyproject.toml Makefile $(VENV)/.config
-	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist pyarrow tensorboard "ruff==0.17.*" "clang-format==23.*"
+	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist pyarrow pyyaml tensorboard \
+	  "ruff==0.17.*" "clang-format==23.*"
 	@# tf_keras has TensorFlow's minor version, and requires the package `tensorflow`, which need not be the one here.
 	$(PIP) install --no-deps "tf_keras==$$($(BIN)/python -c \
 	  'from tensorflow import version; print(*version.VERSION.split(".")[:2], sep=".")').*"
