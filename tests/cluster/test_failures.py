@@ -19,7 +19,7 @@ def _wait_for_step(notes, step, chief, timeout=200):
 def test_two_workers_lose_no_update(tmp_path):
     with Cluster(workers=2, servers=2) as cluster:
         result = cluster.run_chief("count", tmp_path / "notes", 300)
-    assert result["steps"] == 300
+    assert result["steps"] == [300, 300, 300]
     assert result["iterations"] == 300
 
 
@@ -35,7 +35,7 @@ def test_training_goes_on_when_a_worker_is_killed(tmp_path, comes_back):
             cluster.start("worker", 1)
         result = result_of(chief, 300)
     # What was under way on the killed worker is done again.
-    assert 600 <= result["steps"] <= 602
+    assert all(600 <= steps <= 602 for steps in result["steps"])
     assert 600 <= result["iterations"] <= 602
 
 
@@ -48,7 +48,7 @@ def test_training_goes_on_when_all_workers_are_killed_and_one_comes_back(tmp_pat
         time.sleep(3)
         cluster.start("worker", 0)
         result = result_of(chief, 300)
-    assert 300 <= result["steps"] <= 302
+    assert all(300 <= steps <= 302 for steps in result["steps"])
 
 
 @pytest.fixture(scope="module")

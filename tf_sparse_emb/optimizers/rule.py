@@ -90,12 +90,15 @@ class Rule:
 
     def _update_whole(self, var, grad, slots, learning_rate, decay, row_wise):
         """Applies the rule to a plain variable and its slots."""
-        values = {name: tf.convert_to_tensor(slot) for name, slot in slots.items()}
-        grad = tf.cast(grad, var.dtype)
-        new_value, values = self._apply_rule(tf.convert_to_tensor(var), grad, values, learning_rate, decay, row_wise)
+        value, values = tf.convert_to_tensor(var), {name: tf.convert_to_tensor(slot) for name, slot in slots.items()}
+        new_value, new_values = self._apply_rule(
+            value, tf.cast(grad, var.dtype), values, learning_rate, decay, row_wise
+        )
+        # The change is added, not the new value assigned: on parameter servers another worker may have changed the
+        # variable since it was read, and that would be lost.
         for name, slot in slots.items():
-            slot.assign(values[name], read_value=False)
-        return var.assign(new_value, read_value=False)
+            slot.assign_add(new_values[name] - values[name], read_value=False)
+        return var.assign_add(new_value - value, read_value=False)
 
     def _apply_rule(self, rows, grads, slots, learning_rate, decay, row_wise):
         """Returns the new rows [U, ...] and slots."""
