@@ -177,6 +177,18 @@ def test_an_empty_table_on_other_servers_is_saved_in_full_too(tmp_path):
     assert kinds_of(tmp_path) == "FF"
 
 
+def test_what_servers_saved_can_be_read_as_one_table(tmp_path):
+    table = table_on(3)
+    chain = chain_of(tmp_path, table)
+    for step in range(3):
+        table.upsert(np.arange(40 * step, 40 * step + 60), np.full((60, 4), step + 1.0))
+        table.remove([40 * step, 40 * step + 1])
+        chain.save()
+    (source,) = tse.interchange.read_tables(tmp_path).values()
+    (chunk,) = source.chunks()
+    assert tse.TableSnapshot(chunk.keys, chunk.rows) == table.numpy()
+
+
 # Tables whose keys are bounded.
 
 

@@ -146,7 +146,7 @@ class _TableFile(RowSource):
     def _chunks(self, max_rows):
         if self._table is None:
             table = _empty_table(self.dim)
-            library.sparse_emb_embedding_table_load(table.table_handle, self._path, "")
+            library.sparse_emb_embedding_table_load(table.shards[0].resource_handle, self._path, "")
             self._table = table
         for keys, rows in self._table.export_chunks(max_rows):
             yield keys.numpy(), rows.numpy(), None
@@ -164,14 +164,18 @@ def read_table_file(path):
 
 
 class _SavedTable(RowSource):
-    """A table of a full save and the increments that follow it. How many rows it has is known when it is loaded."""
+    """A table of a full save and the increments that follow it. How many rows it has is known when it is loaded.
 
-    def __init__(self, paths, saves):
-        fields = _describe(paths[0])
+    Args:
+        paths, names: as `save_folder.files_of` returns them, of all servers that the table was spread over.
+    """
+
+    def __init__(self, paths, names):
+        fields = _describe(paths[0][0])
         self._table = _empty_table(fields["dim"])
         no_log = tf.constant(0, tf.int64)
-        library.sparse_emb_embedding_table_load_chain(self._table.table_handle, paths, saves, no_log)
-        super().__init__(paths[-1], fields["dim"], int(self._table.size()), details=_details(fields))
+        library.sparse_emb_embedding_table_load_chains(self._table.shards[0].resource_handle, paths, names, no_log)
+        super().__init__(paths[0][-1], fields["dim"], int(self._table.size()), details=_details(fields))
 
     def _chunks(self, max_rows):
         for keys, rows in self._table.export_chunks(max_rows):
@@ -200,13 +204,7 @@ def read_saves(path):
         saves, problem = [], str(error)
     if problem:
         raise ValueError(problem)
-    return {
-        "/".join(place): _SavedTable(
-            [str(save_folder.folder_of(directory, save.number) / save.tables[place]) for save in saves],
-            [save.name_of(save.tables[place]) for save in saves],
-        )
-        for place in saves[0].tables
-    }
+    return {"/".join(place): _SavedTable(*save_folder.files_of(directory, saves, place)) for place in saves[0].tables}
 
 
 def _describe(path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_sparse_emb.saving import save_folder
-from tf_sparse_emb.saving.save_folder import DamagedError, Save, SavedTable, folder_of
+from tf_sparse_emb.saving.save_folder import DamagedError, Save, SavedTable, files_of, folder_of, path_of
 from tf_sparse_emb.saving.table_log import TableLog
 from tf_sparse_emb.saving.tracked_tables import checkpoint_of, find_tables, table_at
 from tf_sparse_emb.table_arguments import check_positive
@@ -272,7 +272,7 @@ class IncrementalCheckpoint:
         # Tables may come with a full save only, so all saves of a chain have those of the first.
         tables = self._tables_of(saves[0]) if saves else {}
         for path in tables:
-            whole, damage = self._logs[path].check(*self._files_of(path, saves)) if saves else (0, "")
+            whole, damage = self._logs[path].check(*files_of(self._directory, saves, path)) if saves else (0, "")
             if damage:
                 saves, problem = saves[:whole], damage
         while saves:
@@ -303,26 +303,13 @@ class IncrementalCheckpoint:
 
     def _load(self, saves):
         with tables_left_out():
-            status = self._checkpoint.read(self._path_of(saves[-1], "rest"))
+            status = self._checkpoint.read(path_of(self._directory, saves[-1], "rest"))
             try:
                 status.assert_existing_objects_matched()
             except AssertionError as error:
                 warnings.warn(f"not everything was saved: {error}", stacklevel=3)
         for path, log in self._logs.items():
-            log.load(*self._files_of(path, saves), saves[0].tables[path].had_all_rows)
-
-    def _files_of(self, path, saves):
-        """The files of a table and the names of their saves, for each server that has written it a list."""
-        names = zip(*(save.tables[path].files for save in saves), strict=True)
-        chains = [list(zip(saves, files, strict=True)) for files in names]
-        return (
-            [[self._path_of(save, file) for save, file in chain] for chain in chains],
-            [[save.name_of(file) for save, file in chain] for chain in chains],
-        )
-
-    def _path_of(self, save, file):
-        # Servers may have another working directory.
-        return os.path.abspath(folder_of(self._directory, save.number) / file)
+            log.load(*files_of(self._directory, saves, path), saves[0].tables[path].had_all_rows)
 
 
 def _file_names(i, num_servers):

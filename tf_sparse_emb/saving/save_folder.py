@@ -74,6 +74,31 @@ def folder_of(directory, number):
     return Path(directory, f"save-{number:08d}")
 
 
+def path_of(directory, save, file):
+    """The path of a file of a save; absolute, because servers may have another working directory."""
+    return os.path.abspath(folder_of(directory, save.number) / file)
+
+
+def files_of(directory, saves, path):
+    """The files of a table in a full save and its increments.
+
+    Args:
+        directory: str.
+        saves: list of P `Save`s.
+        path: of the table in the graph of objects.
+
+    Returns:
+        paths, names: lists, for each server that has written it, of P str: the files, and what they call their saves.
+    """
+    chains = [
+        list(zip(saves, files, strict=True)) for files in zip(*(save.tables[path].files for save in saves), strict=True)
+    ]
+    return (
+        [[path_of(directory, save, file) for save, file in chain] for chain in chains],
+        [[save.name_of(file) for save, file in chain] for chain in chains],
+    )
+
+
 def write_save(folder, save):
     """Writes save.json."""
     tables = [{"path": path, **dataclasses.asdict(table)} for path, table in save.tables.items()]
