@@ -19,9 +19,9 @@ import tf_sparse_emb as tse  # noqa: E402
 
 N, BATCH, V = 64, 16, 30
 RULES = {
-    "sgd": lambda: tse.optimizers.SGD(0.1, momentum=0.9, clipnorm=0.2),
+    "sgd": lambda: tse.optimizers.SGD(0.1, momentum=0.9, clipnorm=0.01),
     "row_wise_adagrad": lambda: tse.optimizers.RowWiseAdagrad(0.1, weight_decay=0.01),
-    "row_wise_adam": lambda: tse.optimizers.RowWiseAdam(0.05, global_clipnorm=0.3),
+    "row_wise_adam": lambda: tse.optimizers.RowWiseAdam(0.05, global_clipnorm=0.01),
     "ftrl": lambda: tse.optimizers.Ftrl(0.1, clipvalue=0.05),
 }
 
@@ -113,7 +113,7 @@ def fit_collection(strategy):
         collection_model,
         lambda: tse.optimizers.RowWiseAdam(
             0.05,
-            global_clipnorm=0.3,
+            global_clipnorm=0.05,
             weight_decay=0.01,
             dense_optimizer=tse.optimizers.Adam(0.01),
             overrides={"item": tse.optimizers.RowWiseAdagrad(0.1), "word": 0.2},
