@@ -116,7 +116,11 @@ def main(arguments=None):
         if resolver.task_type != "chief":
             print(f"error: TF_CONFIG must be that of the chief, got task type {resolver.task_type!r}", file=sys.stderr)
             return 2
-        train_on(resolver, options)
+        try:
+            train_on(resolver, options)
+        except tse.distribute.ServerLostError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(1)  # an orderly end would complain of the lost server once for each function that it has
         return 0
     with tempfile.TemporaryDirectory(dir=options.batches_dir) as folder:
         flags = sys.argv[1:] if arguments is None else arguments
