@@ -28,7 +28,7 @@ class Cluster(LocalCluster):
         """Starts a program; returns the process."""
         return subprocess.Popen(
             [sys.executable, str(PROGRAMS), program, *map(str, arguments)],
-            env=self.environment("chief") | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"},
+            env=self.environment("chief") | {"TF_CPP_MIN_LOG_LEVEL": "2"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -8,9 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from cluster_processes import free_ports
-
 import tf_sparse_emb as tse
+from tf_sparse_emb.distribute.local_cluster import free_addresses
 
 
 @contextlib.contextmanager
@@ -48,7 +47,7 @@ def wait_for(processes, folder, seconds):
 
 def worker_environments(number):
     """`TF_CONFIG` of each worker of a cluster on free ports of the loopback."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(number)]}
+    cluster = {"worker": free_addresses(number)}
     return [
         {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})} for i in range(number)
     ]

@@ -18,7 +18,7 @@ if not __package__:  # run as a script: make the package `din` importable from a
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import tf_sparse_emb as tse
-from din import local_cluster, train
+from din import train
 from din.dataset import batched
 
 WIRE_DTYPES = ("float32", "float16", "bfloat16")
@@ -109,24 +109,26 @@ def train_on(resolver, options):
 
 
 def main(arguments=None):
-    """Trains on the cluster of TF_CONFIG, or starts one with this program as its chief; returns the exit code."""
+    """Trains as the chief of the cluster of TF_CONFIG, or of one that it starts; returns the exit code."""
     options = parse_arguments(arguments)
     if "TF_CONFIG" in os.environ:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         if resolver.task_type != "chief":
             print(f"error: TF_CONFIG must be that of the chief, got task type {resolver.task_type!r}", file=sys.stderr)
             return 2
-        try:
-            train_on(resolver, options)
-        except tse.distribute.ServerLostError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            os._exit(1)  # an orderly end would complain of the lost server once for each function that it has
+        train_on(resolver, options)
         return 0
-    with tempfile.TemporaryDirectory(dir=options.batches_dir) as folder:
-        flags = sys.argv[1:] if arguments is None else arguments
-        return local_cluster.run(options.workers, options.servers, [__file__, *flags, "--batches-dir", folder])
+    # Not `with`: its processes end with this one, which takes leave of them before.
+    cluster = tse.distribute.LocalCluster(options.workers, options.servers)
+    train_on(cluster.resolver, options)
+    return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the cluster and removes the batches
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which removes the batches
+    try:
+        code = main()
+    except tse.distribute.ServerLostError as lost:
+        print(f"error: {lost}", file=sys.stderr, flush=True)
+        os._exit(1)  # an orderly end would complain of the lost server once for each function that it has
+    sys.exit(code)

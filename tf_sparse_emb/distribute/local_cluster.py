@@ -13,6 +13,15 @@ import tensorflow as tf
 from tf_sparse_emb.table_arguments import check_positive
 
 
+def free_addresses(count):
+    """Returns addresses of the loopback, with ports that nobody listens at."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+
+
 class LocalCluster:
     """Workers and parameter servers as processes of this machine, on the loopback: to try things, and for tests.
 
@@ -39,12 +48,8 @@ class LocalCluster:
         check_positive("workers", workers)
         check_positive("servers", servers)
         jobs = {"worker": workers, "ps": servers, "chief": 1}
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(sum(jobs.values()))]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            ports = iter([one.getsockname()[1] for one in sockets])
-        self.spec = {job: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for job, count in jobs.items()}
+        addresses = iter(free_addresses(sum(jobs.values())))
+        self.spec = {job: [next(addresses) for _ in range(count)] for job, count in jobs.items()}
         self._processes, self._logs = {}, {}
         if start:
             for job in ("worker", "ps"):
@@ -59,9 +64,10 @@ class LocalCluster:
         )
 
     def environment(self, job, task=0):
-        """The environment of a task's process: that of this one, with TF_CONFIG."""
+        """The environment of a task's process: that of this one, with TF_CONFIG, and without GPUs."""
         config = {"cluster": self.spec, "task": {"type": job, "index": task}}
-        return {**os.environ, "TF_CONFIG": json.dumps(config)}
+        # The first of the processes would take all of a GPU's memory.
+        return {**os.environ, "TF_CONFIG": json.dumps(config), "CUDA_VISIBLE_DEVICES": "-1"}
 
     def start(self, job, task, command=("-m", "tf_sparse_emb.distribute.server", "--with-parent"), environment=None):
         """Starts a worker or a server, or starts it again.
