@@ -26,17 +26,22 @@ class Cluster(LocalCluster):
 
     def start_chief(self, program, *arguments):
         """Starts a program; returns the process."""
-        return subprocess.Popen(
-            [sys.executable, str(PROGRAMS), program, *map(str, arguments)],
-            env=self.environment("chief") | {"TF_CPP_MIN_LOG_LEVEL": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_program(self.environment("chief"), program, *arguments)
 
     def run_chief(self, program, *arguments, timeout=300):
         """Runs a program; returns what it returned."""
         return result_of(self.start_chief(program, *arguments), timeout)
+
+
+def start_program(environment, program, *arguments):
+    """Starts a function of cluster_programs.py; returns the process."""
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAMS), program, *map(str, arguments)],
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def result_of(chief, timeout):

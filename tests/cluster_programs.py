@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -326,6 +327,23 @@ def callbacks(folder):
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         results["file"] = str(error)
     return results
+
+
+def readme_example(folder):
+    """Runs the README's example of a cluster; returns the history and how many rows each server has."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```py\n(.*?)```", text, flags=re.S) if "LocalCluster" in block]
+    model = []
+
+    def keep_model():
+        model.append(make_model())
+        return model[0]
+
+    names = {"tse": tse, "make_model": keep_model, "dataset_fn": dataset_fn, "validation_fn": dataset_fn}
+    # While the cluster is there.
+    code += '    results = model.history.history, [int(s.size()) for s in model.layers[2].tables["item"].shards]\n'
+    exec(code.replace("/shared/checkpoints", folder).replace("=1000", f"={STEPS}"), names)
+    return names["results"]
 
 
 def tf_keras_fit():

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from cluster_processes import Cluster, listeners
+from cluster_processes import Cluster, listeners, result_of, start_program
 
 from tf_sparse_emb.distribute import server
 
@@ -58,6 +58,14 @@ def test_keras_callbacks_do_on_the_cluster_what_they_do_in_fit(cluster, tmp_path
     assert results["restored"]
     assert results["still"]
     assert "IncrementalCheckpoint" in results["file"]
+
+
+def test_the_example_in_the_readme_trains(tmp_path):
+    history, sizes = result_of(start_program(os.environ, "readme_example", tmp_path), 300)
+    assert len(history["loss"]) == 2
+    assert history["loss"][1] < history["loss"][0]
+    assert len(sizes) == 2
+    assert len(list(tmp_path.glob("save-*"))) == 2
 
 
 def test_tf_keras_fit_trains_the_legacy_layer_on_servers_to_the_same_bits(cluster):
