@@ -36,7 +36,7 @@ din-ps: build
 	$(BIN)/python examples/din/train_ps.py
 
 test: build test-cc
-	$(BIN)/python -m pytest -q -n 2 --ignore tests/cluster
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster
 
 test-cc: build/cc_tests
 	build/cc_tests
