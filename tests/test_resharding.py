@@ -1,6 +1,6 @@
 """Tables saved from any number of servers come back on any other, and in one process.
 
-The servers are of this process, but in the last test, which has real ones.
+The servers are of this process; tests/cluster/test_resharding_processes.py has real ones.
 """
 
 import contextlib
@@ -11,8 +11,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cluster_processes import Cluster
-from cluster_programs import reshard
 from incremental_cases import chain_of, checkpoint_of, kinds_of
 from saving_cases import assert_same, contents, differ, make_model, tables_of, train
 
@@ -368,23 +366,3 @@ def test_other_ways_to_save_and_load_are_refused_and_change_nothing(servers, tmp
     ):
         with pytest.raises((RuntimeError, ValueError), match="tse.saving.IncrementalCheckpoint saves it"):
             call()
-
-
-# Real servers.
-
-
-def test_two_servers_then_three_then_one_process_train_as_one_process_does(tmp_path, monkeypatch):
-    """In other processes, in other working directories; the dense variables are on the servers as well."""
-    monkeypatch.chdir(tmp_path)
-    with Cluster(workers=1, servers=2) as cluster:
-        first = cluster.run_chief("reshard", tmp_path, 2)
-    with Cluster(workers=1, servers=3) as cluster:
-        second = cluster.run_chief("reshard", tmp_path, 2)
-    assert second["restored"] == first["trained"]
-    assert (first["files"], second["files"]) == (2, 3)
-    assert kinds_of(tmp_path / "saves") == "FIFI"
-    third = reshard(tmp_path, 1, "here")
-    uninterrupted = reshard(tmp_path / "other", 5, "here")
-    assert third["restored"] == second["trained"]
-    assert third["trained"] == uninterrupted["trained"]
-    assert third["trained"] != third["restored"]
