@@ -44,6 +44,56 @@ def test_concat_puts_the_features_side_by_side_in_their_order(mode, rng):
     np.testing.assert_array_equal(output, tf.concat([layer(inputs)[name] for name in "badc"], -1))
 
 
+ALIKE = {
+    # form of the keys, combiner, whether they have weights
+    "single": ("single", None, False),
+    "dense": ("dense", "mean", False),
+    "ragged": ("ragged", "sum", False),
+    "weighted": ("dense", "sqrtn", True),
+    "max": ("dense", "max", False),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("alike", ALIKE)
+def test_concat_of_features_that_are_alike_in_width_and_combiner(alike, mode, rng):
+    form, combiner, weighted = ALIKE[alike]
+    tables = [table_config("first", 4), table_config("second", 4, V)]
+    names = [("a", "first"), ("b", "second"), ("c", "first")]
+    features = [tse.FeatureConfig(name, table, combiner) for name, table in names]
+    inputs = {name: random_keys(rng, form) for name, _ in names}
+    weights = {name: rng.uniform(1, 2, inputs[name].shape).astype("float32") for name in inputs} if weighted else None
+    layer, joint = build_collection(tables, features), build_collection(tables, features, concat=True)
+
+    def call(layer):
+        with tf.GradientTape() as tape:
+            output = layer(inputs, weights=weights, training=True)
+            output = output if layer is joint else tf.concat([output[name] for name, _ in names], -1)
+            loss = tf.reduce_sum(output * tf.range(1.0, output.shape[-1] + 1.0))
+        return output, tape.gradient(loss, list(layer.tables.values()))
+
+    run = call if mode == "eager" else tf.function(call)
+    (want, want_gradients), (got, gradients) = run(layer), run(joint)
+    assert got.shape == (BATCH, 12)
+    np.testing.assert_array_equal(got, want)
+    for one, other in zip(gradients, want_gradients, strict=True):
+        np.testing.assert_array_equal(one.indices, other.indices)
+        np.testing.assert_array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("combiner", [None, "sum", "max"])
+def test_concat_of_batches_of_unlike_size_is_refused_before_a_table_changes(combiner, mode):
+    features = [tse.FeatureConfig(name, "t", combiner) for name in "ab"]
+    layer = build_collection([table_config("t")], features, concat=True)
+    call = layer if mode == "eager" else tf.function(layer)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as error:
+        call({"a": np.arange(6), "b": np.arange(4)}, training=True)
+    if combiner != "max":
+        assert "as many bags, got 6 (keys of feature 'a') and 4 (keys of feature 'b')" in str(error.value)
+        assert layer.tables["t"].size() == 0
+
+
 @pytest.mark.parametrize("keys", [np.ones((2, 3), int), tf.ragged.constant([[1], [2, 3]])], ids=["dense", "ragged"])
 def test_concat_of_a_feature_with_a_row_for_each_key_is_a_value_error(keys):
     layer = build_collection(

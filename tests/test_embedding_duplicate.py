@@ -43,6 +43,38 @@ def test_the_pooled_rows(dim, combiner, splits, splits_dtype, weighted, rng):
     np.testing.assert_allclose(pooled, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("num_features", [1, 2, 6])
+def test_features_side_by_side(dim, combiner, pooled, num_features, rng):
+    rows, weights = rng.normal(size=(UNIQUE, dim)).astype(np.float32), rng.uniform(0.5, 2.0, 24).astype(np.float32)
+    inverse = rng.integers(0, UNIQUE, 24).astype(np.int32)
+    bags = {"row_splits": [0, 4, 4, 9, 10, 11, 24], "weights": tf.Variable(weights), "combiner": combiner}
+    bags = bags if pooled else {}
+    with tf.GradientTape(persistent=True) as tape:
+        variables = [tf.Variable(rows), *(bags[name] for name in bags if name == "weights")]
+        apart = tse.ops.embedding_duplicate(variables[0], inverse, **bags)
+        apart = tf.concat(tf.split(apart, num_features), 1)
+        beside = tse.ops.embedding_duplicate(variables[0], inverse, **bags, num_features=num_features)
+        factors = tf.constant(rng.normal(size=apart.shape), tf.float32)
+        losses = [tf.reduce_sum(factors * values) for values in (apart, beside)]
+    assert beside.shape == ((6 if pooled else 24) // num_features, num_features * dim)
+    np.testing.assert_array_equal(beside, apart)
+    for want, got in zip(*(tape.gradient(loss, variables) for loss in losses), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("bags", [{}, {"row_splits": [0, 4, 9, 12, 20, 23], "combiner": "sum"}])
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_features_of_unlike_size_are_refused(bags, in_graph, rng):
+    rows, inverse, _ = _inputs(rng)
+
+    def duplicate():
+        return tse.ops.embedding_duplicate(rows, inverse, **bags, num_features=2)
+
+    with pytest.raises(BAD_ARGUMENT, match="as many (keys|bags) of each of num_features = 2|evenly"):
+        tf.function(duplicate)() if in_graph else duplicate()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_an_empty_bag_is_zeros(combiner, weighted, rng):
     rows, inverse, weights = _inputs(rng, weighted=weighted)

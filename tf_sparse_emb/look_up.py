@@ -32,22 +32,31 @@ class LaidKeys(NamedTuple):
     features: list[FeatureInput]  # sorted by group
     order: list[int]  # the position of each in the list that came
     bags: Bags
+    side_by_side: bool  # whether `look_up` returns the values of all features as one tensor
 
     @classmethod
-    def of(cls, tables, features):
+    def of(cls, tables, features, side_by_side=False):
         """Lays the keys of a list of `FeatureInput` on tables of one width.
 
+        Args:
+            side_by_side: bool, default False. Lay the values of the features side by side, if one op duplicates all of
+                them; they must have as many bags then.
+
         Raises:
-            tf.errors.InvalidArgumentError: if a key is out of its table's range, or weights do not match keys.
+            tf.errors.InvalidArgumentError: if a key is out of its table's range, weights do not match keys, or features
+                that stand side by side have not as many bags.
         """
+        groups = {feature.group for feature in features}
+        side_by_side = side_by_side and len(groups) == 1 and ("max", False) not in groups
         order = sorted(range(len(features)), key=lambda f: (features[f].group[0] or "", features[f].group[1], f))
         features = [features[f] for f in order]
         with tf.control_dependencies([check for feature in features for check in feature.checks]):
             bags = embedding_bags(
                 [feature.keys for feature in features],
                 with_splits=any(feature.group[0] is not None for feature in features),
+                same_bags=side_by_side,
             )
-        return cls(tables, features, order, bags)
+        return cls(tables, features, order, bags, side_by_side)
 
 
 def look_up(laid, *, insert=False, missing="initial", add_loss=None, after=()):
@@ -61,9 +70,10 @@ def look_up(laid, *, insert=False, missing="initial", add_loss=None, after=()):
         after: tensors that must be there before a table changes.
 
     Returns:
-        list of tensors, one for each feature in the order that they came: the rows of its keys, or pooled.
+        list of tensors, one for each feature in the order that they came: the rows of its keys, or pooled. Or, if they
+        are laid so, one tensor [B, F D] of the values of all features side by side.
     """
-    tables, features, order, bags = laid
+    tables, features, order, bags, side_by_side = laid
     variables = [table.variable for table in tables]
     unique_keys, inverse, counts, table_splits = key_dedup_by_table(
         bags.keys, bags.feature_splits, [feature.table for feature in features]
@@ -84,8 +94,11 @@ def look_up(laid, *, insert=False, missing="initial", add_loss=None, after=()):
             for table, part in zip(tables, parts, strict=True)
         ]
         rows = _scale_gradient(rows, tf.concat(scales, 0))
+    weights = _all_weights(features, bags)
+    if side_by_side:
+        return _duplicate_rows(rows, inverse, features[0].group[0], weights, bags.bag_splits, len(features))
     outputs = [None] * len(features)
-    for f, value in zip(order, _duplicate(rows, inverse, features, bags), strict=True):
+    for f, value in zip(order, _duplicate(rows, inverse, features, weights, bags), strict=True):
         outputs[f] = value
     return outputs
 
@@ -134,16 +147,19 @@ def _count(variables, features, bags, unique_keys, inverse, counts, table_splits
             variable.add_counts(table_keys, table_amounts[:, : variable.num_counts], keys_differ=True)
 
 
-def _duplicate(rows, inverse, features, bags):
+def _all_weights(features, bags):
+    """The weights of all keys, or None where no feature has any."""
+    if all(feature.weights is None for feature in features):
+        return None
+    # `kept` counts the keys of all features: those without weights stand in with ones.
+    weights = [
+        tf.ones([tf.size(feature.keys.keys)]) if feature.weights is None else feature.weights for feature in features
+    ]
+    return _per_kept_key(features, bags, weights)
+
+
+def _duplicate(rows, inverse, features, all_weights, bags):
     """The values of each feature; `features` are sorted by their group."""
-    all_weights = None
-    if any(feature.weights is not None for feature in features):
-        # `kept` counts the keys of all features: those without weights stand in with ones.
-        all_weights = [
-            tf.ones([tf.size(feature.keys.keys)]) if feature.weights is None else feature.weights
-            for feature in features
-        ]
-        all_weights = _per_kept_key(features, bags, all_weights)
     if len({feature.group for feature in features}) == 1:
         return _duplicate_group(rows, inverse, features, all_weights, bags.bag_splits, bags)
 
@@ -165,16 +181,22 @@ def _duplicate(rows, inverse, features, bags):
     return outputs
 
 
+def _duplicate_rows(rows, inverse, combiner, weights, bag_splits, num_features=1):
+    """The values of keys, or of bags with a combiner."""
+    if combiner is None:
+        return ops.embedding_duplicate(rows, inverse, num_features=num_features)
+    if combiner == "max":
+        return ops.embedding_max_pool(rows, inverse, bag_splits)
+    return ops.embedding_duplicate(
+        rows, inverse, row_splits=bag_splits, weights=weights, combiner=combiner, num_features=num_features
+    )
+
+
 def _duplicate_group(rows, inverse, features, weights, bag_splits, bags):
     """The values of features of one group, whose keys and bags are those of `bags`."""
     combiner = features[0].group[0]
-    if combiner is None:
-        values, splits = ops.embedding_duplicate(rows, inverse), bags.feature_splits
-    elif combiner == "max":
-        values, splits = ops.embedding_max_pool(rows, inverse, bag_splits), bags.first_bags
-    else:
-        values = ops.embedding_duplicate(rows, inverse, row_splits=bag_splits, weights=weights, combiner=combiner)
-        splits = bags.first_bags
+    values = _duplicate_rows(rows, inverse, combiner, weights, bag_splits)
+    splits = bags.feature_splits if combiner is None else bags.first_bags
     if len(features) == 1:
         return [features[0].restore(values)]
     parts = tf.split(values, splits[1:] - splits[:-1], num=len(features))

@@ -25,6 +25,7 @@ class EmbeddingBagsOp : public OpKernel {
     kinds_ = attrs.kinds;
     with_splits_ = attrs.with_splits;
     with_kept_ = attrs.with_kept;
+    same_bags_ = attrs.same_bags;
     auto next = attrs.skipped.begin();
     for (int f = 0; f < attrs.num_features; ++f) {
       FeatureKeys feature = {};
@@ -52,6 +53,10 @@ class EmbeddingBagsOp : public OpKernel {
       OP_REQUIRES_OK(ctx, SetKeys(keys[f], kinds_[f], row_splits, &ragged, feature));
       OP_REQUIRES_OK(ctx, CheckRange(*feature, keys[f]));
       num_keys += feature->n;
+      OP_REQUIRES(ctx, !same_bags_ || feature->num_bags == features[0].num_bags,
+                  absl::InvalidArgumentError(absl::StrCat(
+                      "all features must have as many bags, got ", features[0].num_bags, " (",
+                      features[0].name, ") and ", feature->num_bags, " (", feature->name, ")")));
       num_bags += feature->num_bags;
       keeps_all = keeps_all && feature->keeps_all();
     }
@@ -154,6 +159,7 @@ class EmbeddingBagsOp : public OpKernel {
   std::vector<std::string> kinds_;
   bool with_splits_;
   bool with_kept_;
+  bool same_bags_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingBags").Device(DEVICE_CPU), EmbeddingBagsOp);

@@ -22,6 +22,7 @@ class EmbeddingGradReduceOp : public OpKernel {
  public:
   explicit EmbeddingGradReduceOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, GetCombiner(ctx, &pooled_, &combiner_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_features", &num_features_));
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -36,15 +37,22 @@ class EmbeddingGradReduceOp : public OpKernel {
                     absl::StrCat("num_unique must not be negative, got ", num_unique)));
     OP_REQUIRES_OK(ctx, CheckInverse(inverse, num_unique));
     const int64_t n = inverse.NumElements();
-    const int64_t dim = grad.dim_size(1);
-    if (!pooled_ && IsIdentity(inverse, num_unique)) {
-      OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, n));
+    OP_REQUIRES(ctx, grad.dim_size(1) % num_features_ == 0,
+                absl::InvalidArgumentError(
+                    absl::StrCat("grad must be as wide for each of num_features = ", num_features_,
+                                 " features, got shape ", grad.shape().DebugString())));
+    const int64_t dim = grad.dim_size(1) / num_features_;
+    Bags bags;
+    if (pooled_) {
+      OP_REQUIRES_OK(ctx, GetBags(ctx, n, combiner_, num_features_, &bags));
+    } else {
+      OP_REQUIRES_OK(ctx, CheckFeatures("keys", n, num_features_));
+    }
+    OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, pooled_ ? bags.rows() : n / num_features_));
+    if (!pooled_ && num_features_ == 1 && IsIdentity(inverse, num_unique)) {
       ctx->set_output(0, grad);
       return;
     }
-    Bags bags;
-    if (pooled_) OP_REQUIRES_OK(ctx, GetBags(ctx, n, combiner_, &bags));
-    OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, pooled_ ? bags.count : n));
     Tensor* out;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_unique, dim}), &out));
     const float* from = grad.matrix<float>().data();
@@ -53,7 +61,8 @@ class EmbeddingGradReduceOp : public OpKernel {
     if (pooled_) {
       ReducePooledGrads(from, inverse.vec<int32_t>().data(), bags, num_unique, dim, to, &pool);
     } else {
-      ReduceGrads(from, inverse.vec<int32_t>().data(), n, num_unique, dim, to, &pool);
+      ReduceGrads(from, inverse.vec<int32_t>().data(), n, num_unique, dim, num_features_, to,
+                  &pool);
     }
   }
 
@@ -70,6 +79,7 @@ class EmbeddingGradReduceOp : public OpKernel {
 
   bool pooled_;
   Combiner combiner_;
+  int64_t num_features_;
 };
 
 class EmbeddingGradReduceByKeyOp : public OpKernel {

@@ -21,13 +21,20 @@ int64_t CostPerBag(const Bags& bags, int64_t dim) {
 
 }  // namespace
 
-void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t dim, float* values,
-                WorkerPool* pool) {
-  pool->ParallelFor(n, 4 + dim / 4, [&](int64_t begin, int64_t end) {
+void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t dim,
+                int64_t num_features, float* values, WorkerPool* pool) {
+  const int64_t num_rows = n / num_features;
+  pool->ParallelFor(num_rows, (4 + dim / 4) * num_features, [&](int64_t begin, int64_t end) {
     RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-      for (int64_t i = begin; i < end; ++i) {
-        PrefetchAhead(rows, inverse, i, end, dim);
-        Copy(rows + inverse[i] * dim, values + i * dim, dim);
+      // Row by row, so that what is written follows on: with blocks of 4 to 512 rows of a feature
+      // it took up to 1.6 times as long.
+      float* value = values + begin * num_features * dim;
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t f = 0; f < num_features; ++f, value += dim) {
+          const int64_t i = f * num_rows + r;
+          PrefetchAhead(rows, inverse, i, (f + 1) * num_rows, dim);
+          Copy(rows + inverse[i] * dim, value, dim);
+        }
       }
     });
   });
@@ -36,10 +43,11 @@ void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t di
 void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64_t dim, float* out,
               WorkerPool* pool) {
   const int64_t total = bags.splits[bags.count];
-  pool->ParallelFor(bags.count, CostPerBag(bags, dim), [&](int64_t begin, int64_t end) {
+  const int64_t num_features = bags.num_features;
+  const int64_t cost = CostPerBag(bags, dim) * num_features;
+  pool->ParallelFor(bags.rows(), cost, [&](int64_t begin, int64_t end) {
     RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-      for (int64_t b = begin; b < end; ++b) {
-        float* sum = out + b * dim;
+      const auto pool_bag = [&](int64_t b, float* sum) SPARSE_EMB_INLINE_LAMBDA {
         std::fill(sum, sum + dim, 0.0f);
         for (int64_t n = bags.splits[b]; n < bags.splits[b + 1]; ++n) {
           PrefetchAhead(rows, inverse, n, total, dim);
@@ -51,6 +59,11 @@ void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64
           }
         }
         if (bags.combiner != Combiner::kSum) Scale(bags.scale(b), sum, dim);
+      };
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t f = 0; f < num_features; ++f) {
+          pool_bag(f * bags.rows() + r, out + (r * num_features + f) * dim);
+        }
       }
     });
   });
@@ -62,9 +75,10 @@ void RowProducts(const float* rows, const int32_t* inverse, const Bags& bags, co
   pool->ParallelFor(bags.count, CostPerBag(bags, dim), [&](int64_t begin, int64_t end) {
     RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
       for (int64_t b = begin; b < end; ++b) {
+        const float* bag_grad = grad + bags.offset(b, dim);
         for (int64_t n = bags.splits[b]; n < bags.splits[b + 1]; ++n) {
           PrefetchAhead(rows, inverse, n, total, dim);
-          out[n] = Dot(rows + inverse[n] * dim, grad + b * dim, dim);
+          out[n] = Dot(rows + inverse[n] * dim, bag_grad, dim);
         }
       }
     });

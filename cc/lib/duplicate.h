@@ -8,6 +8,10 @@
 //   sum: w[n]      mean: w[n] / sum_bag(w)      sqrtn: w[n] / sqrt(sum_bag(w^2))
 //
 // and 0 where the divisor is 0. An empty bag is zeros.
+//
+// The values of F features may stand side by side: of B bags (or, for a gather, N keys) the first
+// B / F are those of the first feature, and so on, and bag b = f B / F + r has its value at out[r,
+// f D .. (f + 1) D) of out [B / F, F D].
 #ifndef TF_SPARSE_EMB_CC_LIB_DUPLICATE_H_
 #define TF_SPARSE_EMB_CC_LIB_DUPLICATE_H_
 
@@ -26,6 +30,14 @@ struct Bags {
   int64_t count;          // B
   const float* weights;   // [N] or null
   Combiner combiner;
+  int64_t num_features = 1;  // F, a divisor of B
+
+  int64_t rows() const { return count / num_features; }  // of the values
+
+  // Where the value of bag b begins.
+  int64_t offset(int64_t b, int64_t dim) const {
+    return (b % rows() * num_features + b / rows()) * dim;
+  }
 
   float weight(int64_t n) const { return weights == nullptr ? 1.0f : weights[n]; }
 
@@ -45,15 +57,16 @@ struct Bags {
   }
 };
 
-// values [n, D] = rows [U, D] at inverse [n].
-void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t dim, float* values,
-                WorkerPool* pool);
+// values [n / F, F D] = rows [U, D] at inverse [n].
+void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t dim,
+                int64_t num_features, float* values, WorkerPool* pool);
 
-// out [B, D].
+// out [B / F, F D].
 void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64_t dim, float* out,
               WorkerPool* pool);
 
-// out[n] = <rows[inverse[n]], grad[b]> for n in bag b: the derivative of sum-pooling by w[n].
+// out[n] = <rows[inverse[n]], grad of b> for n in bag b, grad [B / F, F D]: the derivative of
+// sum-pooling by w[n].
 void RowProducts(const float* rows, const int32_t* inverse, const Bags& bags, const float* grad,
                  int64_t dim, float* out, WorkerPool* pool);
 

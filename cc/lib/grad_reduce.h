@@ -1,7 +1,7 @@
 // EmbeddingGradReduce: the gradient summed per unique key, the transpose of EmbeddingDuplicate.
 //
-//   gather:  out[u] = sum_{n: inverse[n] == u} grad[n]
-//   pooled:  out[u] = sum_{n: inverse[n] == u} c[n] grad[bag of n]      (c: duplicate.h)
+//   gather:  out[u] = sum_{n: inverse[n] == u} grad of n
+//   pooled:  out[u] = sum_{n: inverse[n] == u} c[n] grad of n's bag     (c, F: duplicate.h)
 //
 // The sums are taken in order of n, whatever the number of threads. A u that inverse does not name
 // is zeros.
@@ -16,11 +16,11 @@
 
 namespace sparse_emb {
 
-// grad [n, D], inverse [n] -> out [num_unique, D].
+// grad [n / F, F D], inverse [n] -> out [num_unique, D].
 void ReduceGrads(const float* grad, const int32_t* inverse, int64_t n, int64_t num_unique,
-                 int64_t dim, float* out, WorkerPool* pool);
+                 int64_t dim, int64_t num_features, float* out, WorkerPool* pool);
 
-// grad [B, D], inverse [N] -> out [num_unique, D].
+// grad [B / F, F D], inverse [N] -> out [num_unique, D].
 void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& bags,
                        int64_t num_unique, int64_t dim, float* out, WorkerPool* pool);
 

@@ -127,7 +127,7 @@ class ShardedTable final : public Table {
     const int64_t dim = options().dim;
     const UniqueKeys unique(keys, n, pool);
     std::vector<float> sums(unique.size * dim);
-    ReduceGrads(deltas, unique.inverse.data(), n, unique.size, dim, sums.data(), pool);
+    ReduceGrads(deltas, unique.inverse.data(), n, unique.size, dim, 1, sums.data(), pool);
     return Change(unique, pool, [&](int64_t u, float* row) { Add(&sums[u * dim], row, dim); });
   }
 

@@ -11,8 +11,9 @@
 
 namespace sparse_emb {
 
-// Checks them; *out is N without a combiner, B with one. `inverse` and `bags` are the positions of
-// the inputs inverse and row_splits (or, where there are none, of what would stand there).
+// Checks them and num_features; *out is N / F without a combiner, B / F with one. `inverse` and
+// `bags` are the positions of the inputs inverse and row_splits (or, where there are none, of what
+// would stand there).
 inline absl::Status GetCombinedDim(tensorflow::shape_inference::InferenceContext* c, int inverse,
                                    int bags, tensorflow::shape_inference::DimensionHandle* out) {
   using tensorflow::shape_inference::DimensionHandle;
@@ -22,14 +23,15 @@ inline absl::Status GetCombinedDim(tensorflow::shape_inference::InferenceContext
   TF_RETURN_IF_ERROR(c->GetAttr("combiner", &combiner));
   TF_RETURN_IF_ERROR(c->GetAttr("num_splits", &num_splits));
   TF_RETURN_IF_ERROR(c->GetAttr("num_weights", &num_weights));
+  int num_features;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
   ShapeHandle inverse_shape;
   TF_RETURN_IF_ERROR(c->WithRank(c->input(inverse), 1, &inverse_shape));
   if (combiner == "none") {
     if (num_splits != 0 || num_weights != 0) {
       return absl::InvalidArgumentError("row_splits and weights need a combiner, got none");
     }
-    *out = c->Dim(inverse_shape, 0);
-    return absl::OkStatus();
+    return c->Divide(c->Dim(inverse_shape, 0), num_features, /*evenly_divisible=*/true, out);
   }
   if (num_splits != 1 || num_weights > 1) {
     return absl::InvalidArgumentError(
@@ -38,7 +40,9 @@ inline absl::Status GetCombinedDim(tensorflow::shape_inference::InferenceContext
   }
   ShapeHandle splits;
   TF_RETURN_IF_ERROR(c->WithRank(c->input(bags), 1, &splits));
-  TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, out));
+  DimensionHandle num_bags;
+  TF_RETURN_IF_ERROR(c->Subtract(c->Dim(splits, 0), 1, &num_bags));
+  TF_RETURN_IF_ERROR(c->Divide(num_bags, num_features, /*evenly_divisible=*/true, out));
   if (num_weights == 1) {
     ShapeHandle weights;
     TF_RETURN_IF_ERROR(c->WithRank(c->input(bags + 1), 1, &weights));
@@ -46,6 +50,15 @@ inline absl::Status GetCombinedDim(tensorflow::shape_inference::InferenceContext
     TF_RETURN_IF_ERROR(c->Merge(c->Dim(weights, 0), c->Dim(inverse_shape, 0), &n));
   }
   return absl::OkStatus();
+}
+
+// The width of values of num_features features of width `dim` each.
+inline absl::Status GetWidth(tensorflow::shape_inference::InferenceContext* c,
+                             tensorflow::shape_inference::DimensionHandle dim,
+                             tensorflow::shape_inference::DimensionHandle* out) {
+  int num_features;
+  TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
+  return c->Multiply(dim, num_features, out);
 }
 
 }  // namespace sparse_emb

@@ -26,6 +26,7 @@ REGISTER_OP("SparseEmb>EmbeddingBags")
     .Attr("input_dims: list(int) = []")
     .Attr("with_splits: bool = true")
     .Attr("with_kept: bool = false")
+    .Attr("same_bags: bool = false")
     .SetShapeFn([](InferenceContext* c) {
       FeatureAttrs attrs;
       TF_RETURN_IF_ERROR(attrs.Get(c));
@@ -90,6 +91,7 @@ max_lengths: how many keys of a bag count, skipped ones too; -1, or no list: all
 input_dims: keys must be in [0, input_dim) or skipped; -1, or no list: every int64.
 with_splits: whether to give `bag_splits`.
 with_kept: whether to give `kept`.
+same_bags: whether it is an error if one feature has more bags than another.
 )doc");
 
 }  // namespace sparse_emb

@@ -18,31 +18,37 @@ REGISTER_OP("SparseEmb>EmbeddingGradReduce")
     .Attr("combiner: {'none', 'sum', 'mean', 'sqrtn'} = 'none'")
     .Attr("num_splits: int >= 0 = 0")
     .Attr("num_weights: int >= 0 = 0")
+    .Attr("num_features: int >= 1 = 1")
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle grad, scalar;
+      int num_features;
+      TF_RETURN_IF_ERROR(c->GetAttr("num_features", &num_features));
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &grad));
       TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 0, &scalar));
-      DimensionHandle combined, num_unique;
+      DimensionHandle combined, num_unique, dim;
       TF_RETURN_IF_ERROR(GetCombinedDim(c, 1, 3, &combined));
       TF_RETURN_IF_ERROR(c->Merge(c->Dim(grad, 0), combined, &combined));
       TF_RETURN_IF_ERROR(c->MakeDimForScalarInput(2, &num_unique));
-      c->set_output(0, c->Matrix(num_unique, c->Dim(grad, 1)));
+      TF_RETURN_IF_ERROR(c->Divide(c->Dim(grad, 1), num_features, /*evenly_divisible=*/true, &dim));
+      c->set_output(0, c->Matrix(num_unique, dim));
       return absl::OkStatus();
     })
     .Doc(R"doc(
 The gradient summed per unique key: the transpose of EmbeddingDuplicate.
 
-    none:  grad_unique[u] = sum_{n: inverse[n] == u} grad[n]
-    other: grad_unique[u] = sum_{n: inverse[n] == u} c[n] grad[bag of n]
+    none:  grad_unique[u] = sum_{n: inverse[n] == u} grad_n
+    other: grad_unique[u] = sum_{n: inverse[n] == u} c[n] grad_b,  n in bag b
 
-with the c of EmbeddingDuplicate. The sums are taken in order of n, whatever the number of threads.
+with the c of EmbeddingDuplicate; grad_n and grad_b are grad[n] and grad[b], or their parts of grad
+where features stand side by side. The sums are taken in order of n, whatever the number of threads.
 A u that inverse does not name is zeros.
 
-grad: float32 [N, D], or [B, D] with a combiner.
+grad: float32 [N / F, F D], or [B / F, F D] with a combiner.
 inverse: int32 [N], in [0, U).
 num_unique: int32 scalar, U.
 row_splits: for a combiner, one int64 [B + 1], as for EmbeddingDuplicate.
 weights: for a combiner, none or one float32 [N].
+num_features: F, as for EmbeddingDuplicate.
 grad_unique: float32 [U, D].
 )doc");
 

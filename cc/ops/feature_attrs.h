@@ -54,7 +54,7 @@ struct FeatureAttrs {
   int num_features = 0, num_ragged = 0;
   std::vector<std::string> names, kinds;
   std::vector<int64_t> skipped, skipped_counts, max_lengths, input_dims;
-  bool with_splits = true, with_kept = false;
+  bool with_splits = true, with_kept = false, same_bags = false;
 
   template <class Context>
   absl::Status Get(Context* c) {
@@ -63,8 +63,8 @@ struct FeatureAttrs {
           c->GetAttr("names", &names), c->GetAttr("kinds", &kinds), c->GetAttr("skipped", &skipped),
           c->GetAttr("skipped_counts", &skipped_counts), c->GetAttr("max_lengths", &max_lengths),
           c->GetAttr("input_dims", &input_dims), c->GetAttr("with_splits", &with_splits),
-          c->GetAttr("with_kept", &with_kept), CheckSize("names", names.size(), false),
-          CheckSize("kinds", kinds.size(), false),
+          c->GetAttr("with_kept", &with_kept), c->GetAttr("same_bags", &same_bags),
+          CheckSize("names", names.size(), false), CheckSize("kinds", kinds.size(), false),
           CheckSize("skipped_counts", skipped_counts.size(), true),
           CheckSize("max_lengths", max_lengths.size(), true),
           CheckSize("input_dims", input_dims.size(), true), CheckSkipped(), CheckRagged()}) {

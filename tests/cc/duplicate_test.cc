@@ -132,7 +132,7 @@ TEST(GatherRowsUndoesTheDedup) {
     for (int threads = 1; threads <= 4; ++threads) {
       StdThreadPool pool(threads);
       std::vector<float> values(want.size(), NAN);
-      GatherRows(batch.rows.data(), batch.inverse.data(), batch.n, dim, values.data(), &pool);
+      GatherRows(batch.rows.data(), batch.inverse.data(), batch.n, dim, 1, values.data(), &pool);
       EXPECT_EQ(values, want);
     }
   }
@@ -163,7 +163,7 @@ TEST(ReduceGradsSumsPerUniqueKey) {
       }
     }
     ExpectSums(want, [&](float* out, WorkerPool* pool) {
-      ReduceGrads(batch.value_grads.data(), batch.inverse.data(), batch.n, batch.num_unique, dim,
+      ReduceGrads(batch.value_grads.data(), batch.inverse.data(), batch.n, batch.num_unique, dim, 1,
                   out, pool);
     });
   }
@@ -184,6 +184,63 @@ TEST(ReducePooledGradsSumsPerUniqueKey) {
                         batch.dim, out, pool);
     });
   });
+}
+
+// values [F P, width of one], those of one feature after the other, as [P, F widths].
+std::vector<float> SideBySide(const std::vector<float>& values, int64_t num_features,
+                              int64_t width) {
+  const int64_t rows = static_cast<int64_t>(values.size()) / width / num_features;
+  std::vector<float> out;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t f = 0; f < num_features; ++f) {
+      const float* value = values.data() + (f * rows + r) * width;
+      out.insert(out.end(), value, value + width);
+    }
+  }
+  return out;
+}
+
+TEST(FeaturesSideBySideHaveTheValuesAndSumsOfThoseOneAfterTheOther) {
+  for (int64_t num_features : {2, 5, 40}) {
+    ForEachBatch([&](const Batch& batch) {
+      const int64_t dim = batch.dim;
+      Bags beside = batch.bags;
+      beside.num_features = num_features;
+      SerialPool serial;
+      std::vector<float> pooled(batch.bags_count * dim), gathered(batch.n * dim);
+      std::vector<float> summed(batch.num_unique * dim), pooled_sums(summed.size());
+      std::vector<float> products(batch.n);
+      const float* rows = batch.rows.data();
+      const int32_t* inverse = batch.inverse.data();
+      PoolRows(rows, inverse, batch.bags, dim, pooled.data(), &serial);
+      GatherRows(rows, inverse, batch.n, dim, 1, gathered.data(), &serial);
+      ReduceGrads(batch.value_grads.data(), inverse, batch.n, batch.num_unique, dim, 1,
+                  summed.data(), &serial);
+      ReducePooledGrads(batch.bag_grads.data(), inverse, batch.bags, batch.num_unique, dim,
+                        pooled_sums.data(), &serial);
+      RowProducts(rows, inverse, batch.bags, batch.bag_grads.data(), dim, products.data(), &serial);
+      const std::vector<float> value_grads = SideBySide(batch.value_grads, num_features, dim);
+      const std::vector<float> bag_grads = SideBySide(batch.bag_grads, num_features, dim);
+      for (int threads = 1; threads <= 4; ++threads) {
+        StdThreadPool pool(threads, threads);
+        std::vector<float> values(pooled.size(), NAN), sums(summed.size(), NAN);
+        PoolRows(rows, inverse, beside, dim, values.data(), &pool);
+        EXPECT_EQ(values, SideBySide(pooled, num_features, dim));
+        ReducePooledGrads(bag_grads.data(), inverse, beside, batch.num_unique, dim, sums.data(),
+                          &pool);
+        EXPECT_EQ(sums, pooled_sums);
+        values.assign(gathered.size(), NAN);
+        GatherRows(rows, inverse, batch.n, dim, num_features, values.data(), &pool);
+        EXPECT_EQ(values, SideBySide(gathered, num_features, dim));
+        ReduceGrads(value_grads.data(), inverse, batch.n, batch.num_unique, dim, num_features,
+                    sums.data(), &pool);
+        EXPECT_EQ(sums, summed);
+        std::vector<float> out(batch.n, NAN);
+        RowProducts(rows, inverse, beside, bag_grads.data(), dim, out.data(), &pool);
+        EXPECT_EQ(out, products);
+      }
+    });
+  }
 }
 
 TEST(RowProductsAreTheGradientOfTheWeights) {
@@ -225,8 +282,8 @@ TEST(GradsOfSeveralTablesAreReducedTableByTable) {
       for (int64_t t = 0; t < num_tables; ++t) grads.push_back(all.data() + splits[t] * dim);
       SerialPool serial;
       std::vector<float> want(unique_splits.back() * dim);
-      ReduceGrads(all.data(), inverse.data(), splits.back(), unique_splits.back(), dim, want.data(),
-                  &serial);
+      ReduceGrads(all.data(), inverse.data(), splits.back(), unique_splits.back(), dim, 1,
+                  want.data(), &serial);
       for (int threads = 1; threads <= 4; ++threads) {
         SCOPED_TRACE("dim ", dim, ", ", num_tables, " tables, ", threads, " threads");
         StdThreadPool pool(threads);
@@ -259,8 +316,8 @@ TEST(GradReduceIsTheTransposeOfDuplicate) {
                         dim, reduced.data(), &pool);
       const double forward = InnerProduct(pooled, batch.bag_grads);
       EXPECT_NEAR(InnerProduct(batch.rows, reduced), forward, sum ? 0 : 1e-3);
-      GatherRows(batch.rows.data(), batch.inverse.data(), batch.n, dim, values.data(), &pool);
-      ReduceGrads(batch.value_grads.data(), batch.inverse.data(), batch.n, batch.num_unique, dim,
+      GatherRows(batch.rows.data(), batch.inverse.data(), batch.n, dim, 1, values.data(), &pool);
+      ReduceGrads(batch.value_grads.data(), batch.inverse.data(), batch.n, batch.num_unique, dim, 1,
                   reduced.data(), &pool);
       EXPECT_NEAR(InnerProduct(batch.rows, reduced), InnerProduct(values, batch.value_grads),
                   sum ? 0 : 1e-2);
@@ -274,10 +331,10 @@ TEST(AnEmptyBatchWorksEverywhere) {
   std::vector<float> out(2 * 3, NAN);
   for (Combiner combiner : {Combiner::kSum, Combiner::kMean, Combiner::kSqrtN}) {
     const Bags no_bags{splits, 0, nullptr, combiner}, empty_bags{splits, 2, nullptr, combiner};
-    GatherRows(nullptr, nullptr, 0, 3, nullptr, &pool);
+    GatherRows(nullptr, nullptr, 0, 3, 1, nullptr, &pool);
     PoolRows(nullptr, nullptr, no_bags, 3, nullptr, &pool);
     RowProducts(nullptr, nullptr, empty_bags, out.data(), 3, nullptr, &pool);
-    ReduceGrads(nullptr, nullptr, 0, 0, 3, nullptr, &pool);
+    ReduceGrads(nullptr, nullptr, 0, 0, 3, 1, nullptr, &pool);
     ReducePooledGrads(nullptr, nullptr, no_bags, 0, 3, nullptr, &pool);
     const std::vector<float> zeros(out.size());
     out.assign(out.size(), NAN);
@@ -285,7 +342,7 @@ TEST(AnEmptyBatchWorksEverywhere) {
     EXPECT_EQ(out, zeros);
     // Rows that no value names get no gradient.
     out.assign(out.size(), NAN);
-    ReduceGrads(nullptr, nullptr, 0, 2, 3, out.data(), &pool);
+    ReduceGrads(nullptr, nullptr, 0, 2, 3, 1, out.data(), &pool);
     EXPECT_EQ(out, zeros);
     out.assign(out.size(), NAN);
     ReducePooledGrads(zeros.data(), nullptr, empty_bags, 2, 3, out.data(), &pool);

@@ -63,9 +63,9 @@ void AddDuplicates(int64_t dim, Random* random, BitHash* hash) {
 
   std::vector<float> values(kValues * dim), pooled(kBags * dim), reduced(kUnique * dim),
       products(kValues);
-  GatherRows(rows.data(), inverse.data(), kValues, dim, values.data(), &pool);
+  GatherRows(rows.data(), inverse.data(), kValues, dim, 1, values.data(), &pool);
   hash->Add(values);
-  ReduceGrads(values.data(), inverse.data(), kValues, kUnique, dim, reduced.data(), &pool);
+  ReduceGrads(values.data(), inverse.data(), kValues, kUnique, dim, 1, reduced.data(), &pool);
   hash->Add(reduced);
   for (Combiner combiner : {Combiner::kSum, Combiner::kMean, Combiner::kSqrtN}) {
     for (const float* w : {static_cast<const float*>(nullptr), weights.data()}) {

@@ -44,6 +44,8 @@ class EmbeddingCollectionParts:
     def call(self, inputs, weights=None, labels=None, training=None):
         """Looks the keys of all features up; see the class."""
         self._check_arguments(inputs, weights, labels)
+        if self.concat:
+            self._check_concat({feature.name: inputs[feature.name] for feature in self.feature_configs})
         laid, features = [], []
         for width in dict.fromkeys(config.output_dim for config in self.table_configs):
             tables = {config.name: config for config in self.table_configs if config.output_dim == width}
@@ -66,10 +68,9 @@ class EmbeddingCollectionParts:
                 )
                 for feature in of_width
             ]
-            laid.append(LaidKeys.of(looked_up, feature_inputs))
+            all_features = len(of_width) == len(self.feature_configs)
+            laid.append(LaidKeys.of(looked_up, feature_inputs, side_by_side=self.concat and all_features))
             features.append(of_width)
-        if self.concat:
-            self._check_concat({feature.name: inputs[feature.name] for feature in self.feature_configs})
         # No table changes before the keys of all are checked.
         checked = [keys.bags.keys for keys in laid]
         outputs = {}
@@ -81,6 +82,8 @@ class EmbeddingCollectionParts:
                 add_loss=self.add_loss if self.trainable else None,
                 after=checked if len(checked) > 1 else (),
             )
+            if keys.side_by_side:
+                return tf.cast(values, self._output_dtype)
             for feature, value in zip(of_width, values, strict=True):
                 outputs[feature.name] = tf.cast(_pad(value, feature), self._output_dtype)
         outputs = {feature.name: outputs[feature.name] for feature in self.feature_configs}

@@ -38,15 +38,17 @@ class Bags(NamedTuple):
     kept: tf.Tensor  # int64 [N], where each key stood among all that came in; empty if all are kept
 
 
-def embedding_bags(features, with_splits=True):
+def embedding_bags(features, with_splits=True, same_bags=False):
     """Lays the keys of features in bags, one feature after the other.
 
     Args:
         features: list of `FeatureKeys`.
         with_splits: bool, default True. Without, `bag_splits` is empty: for features that are not pooled.
+        same_bags: bool, default False. Whether all features must have as many bags.
 
     Raises:
-        tf.errors.InvalidArgumentError: if a key is out of range or row_splits are none; nothing has changed then.
+        tf.errors.InvalidArgumentError: if a key is out of range, row_splits are none, or one feature has more bags than
+            another with same_bags; nothing has changed then.
     """
     return Bags(
         *library.sparse_emb_embedding_bags(
@@ -60,6 +62,7 @@ def embedding_bags(features, with_splits=True):
             input_dims=[-1 if feature.input_dim is None else feature.input_dim for feature in features],
             with_splits=with_splits,
             with_kept=not all(feature.keeps_all for feature in features),
+            same_bags=same_bags,
         )
     )
 

@@ -1,5 +1,7 @@
 """EmbeddingDuplicate: undoes the dedup, by a gather or pooled into bags."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
@@ -7,8 +9,8 @@ from tf_sparse_emb.gen_ops import library
 COMBINERS = ("sum", "mean", "sqrtn")
 
 
-def bag_arguments(combiner, row_splits, weights):
-    """Returns the op arguments for bags: combiner, and row_splits and weights as lists of none or one.
+def bag_arguments(combiner, row_splits, weights, num_features=1):
+    """Returns the op arguments for bags: combiner, num_features, and row_splits and weights as lists of none or one.
 
     Raises:
         ValueError: if the combiner is unknown, or lacks its row_splits, or none is given bags.
@@ -18,7 +20,7 @@ def bag_arguments(combiner, row_splits, weights):
         for name, value in (("row_splits", row_splits), ("weights", weights)):
             if value is not None:
                 raise ValueError(f"{name} needs a combiner ({', '.join(COMBINERS)}), got combiner None")
-        return {"combiner": "none", "row_splits": [], "weights": []}
+        return {"combiner": "none", "num_features": num_features, "row_splits": [], "weights": []}
     if combiner not in COMBINERS:
         raise ValueError(f"combiner must be None or one of {', '.join(COMBINERS)}, got {combiner!r}")
     if row_splits is None:
@@ -28,12 +30,13 @@ def bag_arguments(combiner, row_splits, weights):
         raise TypeError(f"row_splits must be int32 or int64, got {row_splits.dtype.name}")
     return {
         "combiner": combiner,
+        "num_features": num_features,
         "row_splits": [tf.cast(row_splits, tf.int64)],
         "weights": [] if weights is None else [tf.convert_to_tensor(weights, tf.float32)],
     }
 
 
-def embedding_duplicate(rows, inverse, *, row_splits=None, weights=None, combiner=None):
+def embedding_duplicate(rows, inverse, *, row_splits=None, weights=None, combiner=None, num_features=1):
     """Undoes `embedding_key_dedup`: a gather, or pooled bags without the [N, D] tensor in between.
 
         None:   values[n] = rows[inverse[n]]
@@ -46,6 +49,10 @@ def embedding_duplicate(rows, inverse, *, row_splits=None, weights=None, combine
 
     >>> tse.ops.embedding_duplicate([[1.0], [10.0]], [0, 1, 0], row_splits=[0, 2, 2, 3], combiner="sum")
     [[11.0], [0.0], [1.0]]
+    >>> tse.ops.embedding_duplicate(
+    ...     [[1.0], [10.0]], [0, 1, 0, 1], row_splits=[0, 1, 2, 4, 4], combiner="sum", num_features=2
+    ... )
+    [[1.0, 11.0], [10.0, 0.0]]
 
     Args:
         rows: float32 [U, D].
@@ -54,33 +61,50 @@ def embedding_duplicate(rows, inverse, *, row_splits=None, weights=None, combine
             row_splits[b + 1] - 1. From 0 to N, not descending.
         weights: float32 [N] or None (all 1), only with a combiner.
         combiner: None (default), "sum", "mean" or "sqrtn" (as in `tf.nn.embedding_lookup_sparse`).
+        num_features: int F, default 1. The bags (without a combiner: the keys) are those of F features, B / F of each,
+            one feature after the other, and their values stand side by side: that of bag f B / F + r at
+            values[r, f D : (f + 1) D].
 
     Returns:
-        float32 [N, D], or [B, D] with a combiner.
+        float32 [N / F, F D], or [B / F, F D] with a combiner.
 
     Raises:
         ValueError, tf.errors.InvalidArgumentError: if an argument is not of these shapes and ranges.
     """
     return library.sparse_emb_embedding_duplicate(
-        rows=rows, inverse=inverse, **bag_arguments(combiner, row_splits, weights)
+        rows=rows, inverse=inverse, **bag_arguments(combiner, row_splits, weights, num_features)
     )
 
 
-def bag_inputs(op, position):
-    """Returns combiner, row_splits and weights (as lists) of a pooling op whose bags begin at input `position`."""
-    num_splits = op.get_attr("num_splits")
-    splits = list(op.inputs[position : position + num_splits])
-    weights = list(op.inputs[position + num_splits :])
-    return op.get_attr("combiner").decode(), splits, weights
+class BagInputs(NamedTuple):
+    """The inputs and attributes of a pooling op that say what its bags are."""
+
+    combiner: str
+    row_splits: list  # of none or one
+    weights: list  # of none or one
+    num_features: int
+
+    @classmethod
+    def of(cls, op, position):
+        """Of an op whose bags begin at input `position`."""
+        end = position + op.get_attr("num_splits")
+        return cls(
+            op.get_attr("combiner").decode(),
+            list(op.inputs[position:end]),
+            list(op.inputs[end:]),
+            op.get_attr("num_features"),
+        )
 
 
-def weight_gradients(rows, inverse, combiner, row_splits, weights, grad):
-    """The derivative of sum_n c[n] <rows[inverse[n]], grad[bag of n]> by the weights: a list of none or one [N]."""
-    if not weights:
+def weight_gradients(rows, inverse, bags, grad):
+    """The derivative of sum_n c[n] <rows[inverse[n]], grad of n's bag> by the weights: a list of none or one [N]."""
+    if not bags.weights:
         return []
-    (row_splits,), (weights,) = row_splits, weights
-    products = library.sparse_emb_embedding_row_products(rows, inverse, row_splits, grad)
-    if combiner == "sum":
+    (row_splits,), (weights,) = bags.row_splits, bags.weights
+    products = library.sparse_emb_embedding_row_products(
+        rows, inverse, row_splits, grad, num_features=bags.num_features
+    )
+    if bags.combiner == "sum":
         return [products]
     bag = tf.ragged.row_splits_to_segment_ids(row_splits)
     num_bags = tf.size(row_splits) - 1
@@ -88,26 +112,24 @@ def weight_gradients(rows, inverse, combiner, row_splits, weights, grad):
     def bag_sum(values):
         return tf.gather(tf.math.unsorted_segment_sum(values, bag, num_bags), bag)
 
-    divisor = bag_sum(weights) if combiner == "mean" else tf.sqrt(bag_sum(weights * weights))
+    divisor = bag_sum(weights) if bags.combiner == "mean" else tf.sqrt(bag_sum(weights * weights))
     c = tf.math.divide_no_nan(weights, divisor)
-    slope = 1.0 if combiner == "mean" else c
+    slope = 1.0 if bags.combiner == "mean" else c
     return [tf.math.divide_no_nan(products - slope * bag_sum(c * products), divisor)]
 
 
 @tf.RegisterGradient("SparseEmb>EmbeddingDuplicate")
 def _embedding_duplicate_gradient(op, grad):
     rows, inverse = op.inputs[0], op.inputs[1]
-    combiner, row_splits, weights = bag_inputs(op, 2)
-    grad_rows = library.sparse_emb_embedding_grad_reduce(
-        grad, inverse, tf.shape(rows)[0], row_splits=row_splits, weights=weights, combiner=combiner
-    )
-    grad_weights = weight_gradients(rows, inverse, combiner, row_splits, weights, grad)
-    return [grad_rows, None, *([None] * len(row_splits)), *grad_weights]
+    bags = BagInputs.of(op, 2)
+    grad_rows = library.sparse_emb_embedding_grad_reduce(grad, inverse, tf.shape(rows)[0], **bags._asdict())
+    grad_weights = weight_gradients(rows, inverse, bags, grad)
+    return [grad_rows, None, *([None] * len(bags.row_splits)), *grad_weights]
 
 
 @tf.RegisterGradient("SparseEmb>EmbeddingRowProducts")
 def _embedding_row_products_gradient(op, grad):
     rows, inverse, row_splits, bag_grad = op.inputs
-    bags = {"row_splits": [row_splits], "weights": [grad], "combiner": "sum"}
+    bags = BagInputs("sum", [row_splits], [grad], op.get_attr("num_features"))._asdict()
     grad_rows = library.sparse_emb_embedding_grad_reduce(bag_grad, inverse, tf.shape(rows)[0], **bags)
     return grad_rows, None, None, library.sparse_emb_embedding_duplicate(rows, inverse, **bags)

@@ -3,32 +3,34 @@
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
-from tf_sparse_emb.ops.embedding_duplicate import bag_arguments, bag_inputs, weight_gradients
+from tf_sparse_emb.ops.embedding_duplicate import BagInputs, bag_arguments, weight_gradients
 from tf_sparse_emb.ops.embedding_key_dedup import embedding_key_dedup
 
 
 def embedding_grad_reduce(
-    grad, keys=None, *, inverse=None, num_unique=None, row_splits=None, weights=None, combiner=None
+    grad, keys=None, *, inverse=None, num_unique=None, row_splits=None, weights=None, combiner=None, num_features=1
 ):
     """Sums the gradient per unique key: the transpose of `embedding_duplicate`.
 
-        None:   out[u] = sum_{n: inverse[n] == u} grad[n]
-        others: out[u] = sum_{n: inverse[n] == u} c[n] grad[bag of n]
+        None:   out[u] = sum_{n: inverse[n] == u} grad_n
+        others: out[u] = sum_{n: inverse[n] == u} c[n] grad_b,  n in bag b
 
-    with the c of `embedding_duplicate`. Sums are taken in order of n, whatever the number of threads.
+    with the c of `embedding_duplicate`; grad_n and grad_b are grad[n] and grad[b], or their parts of grad where
+    features stand side by side. Sums are taken in order of n, whatever the number of threads.
     Differentiable in grad and weights, to any order.
 
     >>> tse.ops.embedding_grad_reduce([[1.0], [2.0], [4.0]], keys=[9, 5, 9])
     ([[5.0], [2.0]], [9, 5])
 
     Args:
-        grad: float32 [N, D], or [B, D] with a combiner.
+        grad: float32 [N / F, F D], or [B / F, F D] with a combiner.
         keys: int32, int64 or string [N]: the op dedups them itself. Or None, and
         inverse: int32 [N], in [0, U), of a dedup that has been done; then also
         num_unique: int32 scalar, U.
         row_splits: int32 or int64 [B + 1], needed with a combiner.
         weights: float32 [N] or None, only with a combiner.
         combiner: None (default), "sum", "mean" or "sqrtn".
+        num_features: int F, default 1, as for `embedding_duplicate`.
 
     Returns:
         With keys: (float32 [U, D], unique_keys int64 [U]), the unique keys in order of first occurrence. With inverse:
@@ -45,7 +47,10 @@ def embedding_grad_reduce(
         unique_keys, inverse, _ = embedding_key_dedup(keys)
         num_unique = tf.size(unique_keys)
     grad_unique = library.sparse_emb_embedding_grad_reduce(
-        grad=grad, inverse=inverse, num_unique=num_unique, **bag_arguments(combiner, row_splits, weights)
+        grad=grad,
+        inverse=inverse,
+        num_unique=num_unique,
+        **bag_arguments(combiner, row_splits, weights, num_features),
     )
     return grad_unique if unique_keys is None else (grad_unique, unique_keys)
 
@@ -69,9 +74,7 @@ tf.no_gradient("SparseEmb>EmbeddingGradReduceByKey")
 @tf.RegisterGradient("SparseEmb>EmbeddingGradReduce")
 def _embedding_grad_reduce_gradient(op, grad):
     bag_grad, inverse = op.inputs[0], op.inputs[1]
-    combiner, row_splits, weights = bag_inputs(op, 3)
-    grad_grad = library.sparse_emb_embedding_duplicate(
-        grad, inverse, row_splits=row_splits, weights=weights, combiner=combiner
-    )
-    grad_weights = weight_gradients(grad, inverse, combiner, row_splits, weights, bag_grad)
-    return [grad_grad, None, None, *([None] * len(row_splits)), *grad_weights]
+    bags = BagInputs.of(op, 3)
+    grad_grad = library.sparse_emb_embedding_duplicate(grad, inverse, **bags._asdict())
+    grad_weights = weight_gradients(grad, inverse, bags, bag_grad)
+    return [grad_grad, None, None, *([None] * len(bags.row_splits)), *grad_weights]
