@@ -253,6 +253,17 @@ def test_a_missing_or_unknown_hyperparameter_is_an_error_that_names_it(make_tabl
         tse.ops.embedding_update(table, [1], np.ones((1, 3), np.float32), rule, **hyperparameters)
 
 
+def test_a_decay_step_below_1_is_an_error_and_no_division_by_zero(make_table, hash_storage):
+    table = make_table(hash_storage, 2)
+    table.bind("adagrad_decay", initial_accumulator_value=0.1)
+    for decay_step in (0.0, 0.5, -2.0):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"decay_step .* at least 1, got {decay_step:g}"):
+            tse.ops.embedding_update(
+                table, [7], [[1.0, 2.0]], "adagrad_decay", learning_rate=0.1, decay_step=decay_step
+            )
+    assert int(table.size()) == 0
+
+
 def test_jit_compile_is_an_error_that_names_the_op(make_table, storage):
     table = make_table(storage, 3, rows=60)
     table.bind("sgd")

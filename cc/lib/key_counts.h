@@ -52,7 +52,8 @@ struct KeyCounts {
     if (decay == 1.0) return 1.0;
     int64_t last;
     std::memcpy(&last, at, sizeof(last));
-    return std::pow(decay, static_cast<double>(step - last));
+    // `last` may be anything in a row that was loaded: a difference of integers could overflow.
+    return std::pow(decay, static_cast<double>(step) - static_cast<double>(last));
   }
   static double CountAt(const float* at, int64_t k) {
     double count;

@@ -136,6 +136,11 @@ Status PosixFile::Read(void* data, int64_t bytes, int64_t* got) {
   return {};
 }
 
+int64_t PosixFile::Size() const {
+  struct stat info;
+  return fstat(fd_, &info) == 0 && S_ISREG(info.st_mode) ? info.st_size : -1;
+}
+
 Status PosixFile::Sync() { return fsync(fd_) == 0 ? Status() : SystemError("write to", path_); }
 
 Status PosixFile::Close() {

@@ -35,6 +35,8 @@ class PosixFile {
   Status Reserve(int64_t bytes);
   // As many as there are, up to `bytes`.
   Status Read(void* data, int64_t bytes, int64_t* got);
+  // The bytes of a regular file; -1 of another.
+  int64_t Size() const;
   // Waits until the disk has it.
   Status Sync();
   Status Close();

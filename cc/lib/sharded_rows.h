@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,7 +23,8 @@
 
 namespace sparse_emb {
 
-// Turns a thread's std::bad_alloc into an error of the whole operation.
+// Turns a thread's std::bad_alloc into an error of the whole operation, and what a std::vector says
+// of a size that no memory has.
 class MemoryGuard {
  public:
   explicit MemoryGuard(const std::string& table_name) : table_name_(table_name) {}
@@ -32,6 +34,8 @@ class MemoryGuard {
     try {
       fn();
     } catch (const std::bad_alloc&) {
+      failed_ = true;
+    } catch (const std::length_error&) {
       failed_ = true;
     }
   }

@@ -1,5 +1,6 @@
 #include "cc/lib/table_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -185,8 +186,7 @@ class TableFileReader final : public RowSource {
     if (head.byte_order != kByteOrder || head.version == 0 || head.meta_bytes > kMaxMetaBytes) {
       return Damaged("the head", 0);
     }
-    bytes.resize(head.meta_bytes);
-    SPARSE_EMB_RETURN_IF_ERROR(Read(bytes.data(), head.meta_bytes));
+    SPARSE_EMB_RETURN_IF_ERROR(ReadInto(head.meta_bytes, &bytes));
     if (HeadCrc(head, bytes) != head.crc) return Damaged("the head", 0);
     SPARSE_EMB_RETURN_IF_ERROR(TableMeta::Decode(bytes, name_, &meta_));
     if (head.version > 1) SPARSE_EMB_RETURN_IF_ERROR(ReadSave());
@@ -195,6 +195,7 @@ class TableFileReader final : public RowSource {
                    meta_.save.empty() ? "no chain of saves" : "another save, '" + meta_.save + "'",
                    ", where one of save '", save_, "' must be");
     }
+    SPARSE_EMB_RETURN_IF_ERROR(CheckSize());
     *meta = meta_;
     return {};
   }
@@ -213,16 +214,14 @@ class TableFileReader final : public RowSource {
       chunk->rows.clear();
       return ReadRemoved(block, begin, &chunk->removed);
     }
-    const uint64_t row_bytes = sizeof(int64_t) + meta_.row_floats() * sizeof(float);
+    // By division, because n rows may be more bytes than a uint64 counts.
     if (std::memcmp(block.kind, kRows, sizeof(kRows)) != 0 || block.n == 0 ||
-        block.payload_bytes != block.n * row_bytes) {
+        block.payload_bytes / RowBytes() != block.n || block.payload_bytes % RowBytes() != 0) {
       return Damaged("the head of a block", begin);
     }
     chunk->removed.clear();
-    chunk->keys.resize(block.n);
-    chunk->rows.resize(block.n * meta_.row_floats());
-    SPARSE_EMB_RETURN_IF_ERROR(Read(chunk->keys.data(), Bytes(chunk->keys)));
-    SPARSE_EMB_RETURN_IF_ERROR(Read(chunk->rows.data(), Bytes(chunk->rows)));
+    SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.n, &chunk->keys));
+    SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.n * meta_.row_floats(), &chunk->rows));
     const uint32_t crc = Crc32c(chunk->rows.data(), Bytes(chunk->rows),
                                 Crc32c(chunk->keys.data(), Bytes(chunk->keys)));
     if (crc != block.payload_crc) return Damaged("a block of rows", begin);
@@ -233,6 +232,16 @@ class TableFileReader final : public RowSource {
  private:
   static constexpr uint32_t kMaxMetaBytes = 256 << 20;
 
+  uint64_t RowBytes() const { return sizeof(int64_t) + meta_.row_floats() * sizeof(float); }
+
+  // An error if a regular file is too short for its rows: nobody needs to make room for them then.
+  Status CheckSize() const {
+    const int64_t size = file_.Size();
+    if (size < at_ || static_cast<uint64_t>(meta_.rows) <= (size - at_) / RowBytes()) return {};
+    return Error(Code::kDataLoss, name_, " is cut off: it ends after ", size,
+                 " bytes, too few for its ", meta_.rows, " rows of ", RowBytes(), " bytes");
+  }
+
   Status ReadSave() {
     const int64_t begin = at_;
     BlockHead block;
@@ -242,8 +251,7 @@ class TableFileReader final : public RowSource {
       return Damaged("the name of the save", begin);
     }
     meta_.increment = block.n == 1;
-    meta_.save.resize(block.payload_bytes);
-    SPARSE_EMB_RETURN_IF_ERROR(Read(meta_.save.data(), meta_.save.size()));
+    SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.payload_bytes, &meta_.save));
     return Crc32c(meta_.save.data(), meta_.save.size()) == block.payload_crc
                ? Status()
                : Damaged("the name of the save", begin);
@@ -253,8 +261,7 @@ class TableFileReader final : public RowSource {
     if (!meta_.increment || block.n == 0 || block.payload_bytes != block.n * sizeof(int64_t)) {
       return Damaged("the head of a block", begin);
     }
-    keys->resize(block.n);
-    SPARSE_EMB_RETURN_IF_ERROR(Read(keys->data(), Bytes(*keys)));
+    SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.n, keys));
     if (Crc32c(keys->data(), Bytes(*keys)) != block.payload_crc) {
       return Damaged("a block of removed keys", begin);
     }
@@ -288,6 +295,20 @@ class TableFileReader final : public RowSource {
     SPARSE_EMB_RETURN_IF_ERROR(file_.Read(data, bytes, &got));
     at_ += got;
     return got == bytes ? Status() : CutOff(bytes - got);
+  }
+
+  // Reads `count` elements, making room for them as they come.
+  template <class Values>
+  Status ReadInto(uint64_t count, Values* out) {
+    constexpr uint64_t kElement = sizeof(*out->data());
+    for (uint64_t size = 0; size < count;) {
+      const uint64_t part = std::min(count - size, kChunkBytes / kElement);
+      if (out->size() < size + part) out->resize(size + part);
+      SPARSE_EMB_RETURN_IF_ERROR(Read(out->data() + size, part * kElement));
+      size += part;
+    }
+    out->resize(count);
+    return {};
   }
 
   Status CutOff(int64_t missing) const {

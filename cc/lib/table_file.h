@@ -16,7 +16,8 @@
 // CRC-32C. Numbers have the byte order of the machine that wrote them; the field "byte order" holds
 // 0x01020304, and a machine of the other order refuses the file. Every byte is covered by a crc or
 // compared with what it must be, and nothing may follow the end: a file that was damaged or cut off
-// anywhere is found out.
+// anywhere is found out. Checksums do not tell who made the file: a reader takes memory only for
+// bytes that are there, whatever the file says of itself.
 #ifndef TF_SPARSE_EMB_CC_LIB_TABLE_FILE_H_
 #define TF_SPARSE_EMB_CC_LIB_TABLE_FILE_H_
 

@@ -35,7 +35,12 @@ class Decoder {
 
   template <class T>
   void operator()(const char*, T& value) {
-    if constexpr (std::is_arithmetic_v<T>) {
+    if constexpr (std::is_same_v<T, bool>) {
+      uint8_t byte = 0;
+      Take(&byte, 1);
+      ok_ = ok_ && byte <= 1;
+      value = byte == 1;
+    } else if constexpr (std::is_arithmetic_v<T>) {
       Take(&value, 1);
     } else {
       uint64_t size = 0;
@@ -151,9 +156,11 @@ Status TableMeta::Decode(const std::string& bytes, const std::string& where, Tab
   Decoder decoder(bytes);
   TableMeta meta;
   Fields(meta, decoder);
-  constexpr int64_t kWide = int64_t{1} << 32;  // keeps sizes in bytes far from overflow
+  // Keep sizes in bytes, and sums of rows or updates, far from overflow.
+  constexpr int64_t kWide = int64_t{1} << 32, kMany = int64_t{1} << 48;
   const bool in_range = meta.dim > 0 && meta.dim < kWide && meta.num_counts >= 0 &&
-                        meta.num_counts < kWide && meta.rows >= 0;
+                        meta.num_counts < kWide && meta.updates >= 0 && meta.updates < kMany &&
+                        meta.rows >= 0 && meta.rows < kMany;
   if (!decoder.ok() || !in_range) {
     return Error(Code::kDataLoss, where, ": the description of the table cannot be read");
   }

@@ -43,7 +43,9 @@ void ApplyToRows(const Rule& rule, float* const* rows, const float* grads, int64
       (state_at + Rule::StateWidth(dim)) * static_cast<int64_t>(sizeof(float));
   RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
     for (int64_t i = begin; i < end; ++i) {
-      if (i + kAhead < end) PrefetchBytes(rows[i + kAhead], row_bytes);
+      if (i + kAhead < end && rows[i + kAhead] != nullptr) {
+        PrefetchBytes(rows[i + kAhead], row_bytes);
+      }
       if (rows[i] != nullptr) rule.Apply(rows[i], rows[i] + state_at, grads + i * dim, dim);
     }
   });
@@ -74,6 +76,10 @@ Status CheckRule(const RuleCall& call) {
     if (std::isfinite(call.hypers[i])) continue;
     return Error(Code::kInvalidArgument, info.hypers[i], " of rule ", info.name,
                  " must be finite, got ", call.hypers[i]);
+  }
+  if (info.name == AdagradDecay::kName && call.hypers[1] < 1.0f) {
+    return Error(Code::kInvalidArgument, "decay_step of rule ", info.name,
+                 " must be at least 1, got ", call.hypers[1]);
   }
   if (call.step < 1) {
     return Error(Code::kInvalidArgument, "step must be at least 1, got ", call.step);

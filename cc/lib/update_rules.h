@@ -131,7 +131,7 @@ struct AdagradDecay {
         fade(call.hypers[2]),
         least(call.hypers[3]),
         decay(1.0f - lr * call.hypers[4]),
-        period(static_cast<float>(call.step / static_cast<int64_t>(call.hypers[1]))) {}
+        period(static_cast<float>(std::floor(static_cast<double>(call.step) / call.hypers[1]))) {}
 
   SPARSE_EMB_INLINE void Apply(float* w, float* a, const float* g, int64_t dim) const {
     float& k = a[dim];
@@ -324,7 +324,8 @@ struct RuleInfo {
 // The rule of this name, or an error that lists the names.
 Status FindRule(const std::string& name, RuleInfo* out);
 
-// An error unless the rule exists and has these many hyper-parameters, all finite, and step >= 1.
+// An error unless the rule exists and has these many hyper-parameters, all finite, a decay_step of
+// at least 1, and step >= 1.
 Status CheckRule(const RuleCall& call);
 
 // Applies the rule to rows[i], whose state begins at float `state_at`, with grads[i], for i in

@@ -67,7 +67,7 @@ TEST(EveryCutIsFoundOut) {
   ExpectRefused(folder / "cut", Code::kDataLoss, "more bytes follow its end");
 }
 
-TEST(ABlockLeftOutOrTwiceIsFoundOut) {
+TEST(ABlockLeftOutTwiceOrInAnothersPlaceIsFoundOut) {
   const Folder folder;
   const auto saved = FilledTable("slab", 3000, 1000);
   EXPECT_OK(Save(saved.get(), folder / "table"));
@@ -80,7 +80,13 @@ TEST(ABlockLeftOutOrTwiceIsFoundOut) {
   EXPECT_EQ(bytes.substr(first + block.size(), 4), std::string("ROWS"));
   WriteFile(folder / "less", bytes.erase(first, block.size()));
   TableOptions options = saved->options();
-  ExpectRefused(folder / "less", Code::kDataLoss, "the checksum of the end", &options);
+  ExpectRefused(folder / "less", Code::kDataLoss, "too few for its 3000 rows", &options);
+  const size_t second = first + block.size();
+  std::memcpy(&payload, &whole[second + 8], sizeof(payload));
+  bytes = whole.substr(0, first) + whole.substr(second, 24 + payload) + block +
+          whole.substr(second + 24 + payload);
+  WriteFile(folder / "swapped", bytes);
+  ExpectRefused(folder / "swapped", Code::kDataLoss, "the checksum of the end", &options);
   bytes = whole;
   WriteFile(folder / "more", bytes.insert(first, block));
   ExpectRefused(folder / "more", Code::kDataLoss, " twice", &options);

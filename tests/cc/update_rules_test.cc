@@ -339,6 +339,13 @@ TEST(ABadRuleCallIsNamed) {
                "hypers of rule sgd must be [learning_rate, weight_decay], got 0 values");
   EXPECT_ERROR(CheckRule({"sgd", {0.1f, 0.0f}, 0}), Code::kInvalidArgument,
                "step must be at least 1, got 0");
+  // A division by which ended the process.
+  for (const float decay_step : {0.0f, 0.5f, -3.0f}) {
+    EXPECT_ERROR(CheckRule({"adagrad_decay", {0.1f, decay_step, 0.9f, 0.1f, 0.0f}, 1}),
+                 Code::kInvalidArgument,
+                 Join("decay_step of rule adagrad_decay must be at least 1, got ", decay_step));
+  }
+  EXPECT_OK(CheckRule({"adagrad_decay", {0.1f, 1e30f, 0.9f, 0.1f, 0.0f}, 1}));
 }
 
 TEST(FirstNonFiniteIsTheFirst) {
