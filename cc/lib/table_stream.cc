@@ -48,7 +48,7 @@ class Decoder {
       if (size > left_ / sizeof(*value.data())) ok_ = false;
       if (!ok_) return;
       value.resize(size);
-      Take(&value[0], size);
+      Take(value.data(), size);
     }
   }
   bool ok() const { return ok_ && left_ == 0; }
