@@ -22,6 +22,13 @@ TEST(ServersShareRangesOfKeysEvenly) {
   }
 }
 
+// Files of tables on servers are read by it: one build must find the keys that another has written.
+TEST(TheServerOfAKeyNeverChanges) {
+  const std::vector<int64_t> keys = {0, 1, -1, int64_t{1} << 40, INT64_MIN, INT64_MAX};
+  const std::vector<int64_t> want = {507, 7, 428, 429, 920, 41};
+  for (size_t i = 0; i < keys.size(); ++i) EXPECT_EQ(ServerOfKey(keys[i], 1000), want[i]);
+}
+
 TEST(KeysOfOneServerSpreadWithinItsTable) {
   // The keys of one server must reach all shards of its table: those are the top bits of HashKey.
   std::vector<int64_t> counts(64);
