@@ -6,6 +6,9 @@
 #   make test     runs all tests
 #   make test-crash   kills processes that save, damages files, fills disks
 #   make test-cluster   kills workers, servers and chiefs of clusters
+#   make test-sanitizers   runs the tests of cc/lib under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+#   make test-asan-ops   runs the tests of the ops on a library that is built with AddressSanitizer
+#   make fuzz     fuzzes cc/lib, FUZZ_SECONDS=60 each target (installs Debian's clang if there is none)
 #   make build    builds the op library in place
 #   make lint     checks style
 #   make bench    runs the benchmarks beside FBGEMM, PyTorch, TFRA and Keras (an hour or so); make bench-quick a part of each
@@ -27,7 +30,8 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 .PHONY: $(VENV)/.config
 endif
 
-.PHONY: din din-ps test test-cc test-crash test-cluster build lint format bench bench-quick wheel clean
+.PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus \
+  build lint format bench bench-quick wheel clean
 
 din: build
 	$(BIN)/python examples/din/train.py
@@ -38,8 +42,8 @@ din-ps: build
 test: build test-cc
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster
 
-test-cc: build/cc_tests
-	build/cc_tests
+test-cc: build/plain/cc_tests
+	build/plain/cc_tests
 
 test-crash: build
 	CRASH_KILLS=60 CRASH_DAMAGES=200 $(BIN)/python -m pytest -q -s tests/crash
@@ -47,17 +51,56 @@ test-crash: build
 test-cluster: build
 	$(BIN)/python -m pytest -q tests/cluster
 
+test-sanitizers: build/asan/cc_tests build/tsan/cc_tests
+	UBSAN_OPTIONS=print_stacktrace=1 build/asan/cc_tests
+	build/tsan/cc_tests
+
+# In a copy, because objects and library are not those of other targets. The tests that are named run ops; leaks are left
+# out, because Python and TensorFlow give back little at exit.
+ASAN_OPS := build/asan_ops
+OPS_TESTS ?= $(wildcard tests/test_embedding_*.py) tests/test_variable.py tests/test_storages.py tests/test_lookup_tables.py \
+  tests/test_multi_feature_ops.py tests/test_key_dedup_by_table.py tests/test_key_counts.py tests/test_table_methods.py \
+  tests/test_threads.py tests/test_snapshots.py tests/test_saving_table_files.py tests/test_incremental_checkpoint.py
+
+test-asan-ops: build
+	mkdir -p $(ASAN_OPS)
+	cp -Rpu cc tf_sparse_emb tests examples setup.py pyproject.toml README.md LICENSE $(ASAN_OPS)
+	cd $(ASAN_OPS) && CXXFLAGS="-O1 -g1 -fno-omit-frame-pointer -fsanitize=address" LDFLAGS=-fsanitize=address \
+	  $(abspath $(BIN))/python setup.py -q build_ext --inplace
+	cd $(ASAN_OPS) && LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH=$(abspath $(ASAN_OPS)) $(abspath $(BIN))/python -m pytest -q $(OPS_TESTS)
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
+
+# What is found on the way is kept in build/fuzz/found, and there a failing input as crash-*.
+fuzz: build/fuzz/cc_fuzzer
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p build/fuzz/found/$$target && echo "== $$target" && \
+	  FUZZ_TARGET=$$target build/fuzz/cc_fuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -len_control=0 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/found/$$target- build/fuzz/found/$$target \
+	    tests/fuzz/corpus/$$target || exit 1; \
+	done
+
+# Adds to the corpus the fewest and shortest of build/fuzz/found that reach all edges which these reach.
+fuzz-corpus: build/fuzz/cc_fuzzer
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p tests/fuzz/corpus/$$target && \
+	  FUZZ_TARGET=$$target build/fuzz/cc_fuzzer -set_cover_merge=1 -use_counters=0 -max_len=600 -verbosity=0 \
+	    tests/fuzz/corpus/$$target build/fuzz/found/$$target || exit 1; \
+	done
+
 build: $(VENV)/.built
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h' 'benchmarks/*.cc')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/*.cc' 'tests/*.h' 'benchmarks/*.cc')
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/cc/*.cc' 'tests/cc/*.h' 'benchmarks/*.cc')
+	$(BIN)/clang-format -i $$(git ls-files 'cc/*.h' 'cc/*.cc' 'tests/*.cc' 'tests/*.h' 'benchmarks/*.cc')
 
 # BENCH has more flags: make bench-quick BENCH="--workload bag wide --peers fbgemm". The peers' environments are made
 # under build/bench.
@@ -93,7 +136,33 @@ $(VENV)/.built: $(INSTALLED) $(SOURCES)
 	$(PIP) install --no-build-isolation --no-deps --editable .
 	touch $@
 
-build/cc_tests: $(wildcard tests/cc/*.cc tests/cc/*.h) $(wildcard cc/lib/*)
-	@mkdir -p build
-	$(CXX) -std=c++17 -O2 -g -ffp-contract=off -Wall -Wextra -Werror -Wno-sign-compare -I. -pthread -o $@ \
-	  tests/cc/*.cc cc/lib/*.cc
+# The tests of cc/lib, built in several ways: build/$(1)/$(2) of the sources $(3), by the compiler $(4) with the flags $(5).
+define cc_program
+build/$(1)/%.o: %.cc
+	@mkdir -p $$(@D)
+	$(4) $(CC_FLAGS) $(5) -MMD -MP -c -o $$@ $$<
+
+build/$(1)/$(2): $(3:%.cc=build/$(1)/%.o)
+	$(4) $(5) -pthread -o $$@ $$^
+
+-include $(3:%.cc=build/$(1)/%.d)
+endef
+
+CC_FLAGS := -std=c++17 -g -ffp-contract=off -Wall -Wextra -Wno-sign-compare -I. -pthread
+SANITIZE := -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=address,undefined
+CC_LIB := $(wildcard cc/lib/*.cc) $(filter-out %/fuzzer.cc %_test.cc,$(wildcard tests/fuzz/*.cc))
+CC_TESTS := $(wildcard tests/cc/*.cc tests/fuzz/*_test.cc) $(CC_LIB)
+CC_THREADS := $(patsubst %,tests/cc/%.cc,main testing isa_test duplicate_test key_dedup_test table_load_test table_test \
+  table_threads_test update_rules_test) $(wildcard cc/lib/*.cc)
+CC_FUZZER := tests/fuzz/fuzzer.cc tests/cc/testing.cc $(CC_LIB)
+
+$(eval $(call cc_program,plain,cc_tests,$(CC_TESTS),$(CXX),-O2 -Werror))
+$(eval $(call cc_program,asan,cc_tests,$(CC_TESTS),$(CXX),$(SANITIZE)))
+$(eval $(call cc_program,tsan,cc_tests,$(CC_THREADS),$(CXX),-O1 -fsanitize=thread))
+$(eval $(call cc_program,fuzz,cc_fuzzer,$(CC_FUZZER),clang++,$(SANITIZE) -fsanitize=fuzzer))
+
+$(CC_FUZZER:%.cc=build/fuzz/%.o): | build/fuzz/.clang
+build/fuzz/.clang:
+	@mkdir -p $(@D)
+	command -v clang++ || apt-get install -y --no-install-recommends clang libclang-rt-14-dev
+	touch $@

@@ -8,8 +8,6 @@
 #include <numeric>
 #include <thread>
 
-#include "tests/cc/digest.h"
-
 namespace sparse_emb {
 namespace testing {
 namespace {
@@ -30,10 +28,10 @@ thread_local std::vector<std::string> traces;
 
 constexpr int kMaxPrinted = 10;  // failures of a test
 
-bool Matches(const char* name, int argc, char** argv) {
-  if (argc == 1) return true;
-  return std::any_of(argv + 1, argv + argc,
-                     [&](const char* part) { return std::strstr(name, part) != nullptr; });
+bool Matches(const std::string& name, const std::vector<std::string>& parts) {
+  return parts.empty() || std::any_of(parts.begin(), parts.end(), [&](const std::string& part) {
+           return name.find(part) != std::string::npos;
+         });
 }
 
 }  // namespace
@@ -96,21 +94,11 @@ void StdThreadPool::ParallelFor(int64_t total, int64_t,
   for (std::thread& other : others) other.join();
 }
 
-}  // namespace testing
-}  // namespace sparse_emb
-
-// cc_tests [part of a test's name]...
-// cc_tests --digest: see digest.h.
-int main(int argc, char** argv) {
-  using sparse_emb::testing::failures;
-  if (argc == 2 && std::strcmp(argv[1], "--digest") == 0) {
-    std::puts(sparse_emb::testing::Digest().c_str());
-    return 0;
-  }
+int RunTests(const std::vector<std::string>& parts) {
   int passed = 0;
   int failed = 0;
-  for (const auto& test : sparse_emb::testing::Tests()) {
-    if (!sparse_emb::testing::Matches(test.name, argc, argv)) continue;
+  for (const Test& test : Tests()) {
+    if (!Matches(test.name, parts)) continue;
     failures = 0;
     const auto start = std::chrono::steady_clock::now();
     test.run();
@@ -123,3 +111,6 @@ int main(int argc, char** argv) {
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed > 0 ? 1 : 0;
 }
+
+}  // namespace testing
+}  // namespace sparse_emb

@@ -18,8 +18,11 @@
 namespace sparse_emb {
 namespace testing {
 
-// Adds a test to those that main runs.
+// Adds a test to those that RunTests runs.
 bool Register(const char* name, void (*run)());
+
+// Runs the tests whose name has one of these parts, or all. What main returns.
+int RunTests(const std::vector<std::string>& parts);
 
 // Marks the running test as failed and prints where and why. Thread-safe.
 void Fail(const char* file, int line, const std::string& message);
@@ -97,14 +100,20 @@ void ExpectLe(const char* file, int line, const char* text, double small, double
 void ExpectError(const char* file, int line, const char* text, const Status& status, Code code,
                  const std::string& part);
 
-// Random numbers, the same in every run.
+// Random numbers, the same in every run; or, where a fuzzer chooses, numbers made of its bytes.
 class Random {
  public:
   explicit Random(uint64_t seed) : engine_(seed) {}
-  int64_t Below(int64_t n) { return static_cast<int64_t>(engine_() % static_cast<uint64_t>(n)); }
+  // Of as few bytes as will do; when they are used up, zeros.
+  Random(const uint8_t* data, size_t size) : from_bytes_(true), at_(data), end_(data + size) {}
+
+  bool UsedUp() const { return from_bytes_ && at_ == end_; }
+  size_t BytesLeft() const { return end_ - at_; }
+
+  int64_t Below(int64_t n) { return static_cast<int64_t>(Next(n - 1) % static_cast<uint64_t>(n)); }
   bool OneIn(int64_t n) { return Below(n) == 0; }
-  uint64_t Bits() { return engine_(); }
-  // In [-1, 1).
+  uint64_t Bits() { return Next(~uint64_t{0}); }
+  // In [-1, 1). A fuzzer does not choose these, which nothing depends on.
   float Float() { return static_cast<float>(static_cast<int64_t>(engine_() >> 40)) * 0x1p-23f - 1; }
   std::vector<float> Floats(int64_t n) {
     std::vector<float> values(n);
@@ -113,7 +122,17 @@ class Random {
   }
 
  private:
+  uint64_t Next(uint64_t most) {
+    if (!from_bytes_) return engine_();
+    uint64_t value = 0;
+    for (; most > 0; most >>= 8) value = value << 8 | (at_ < end_ ? *at_++ : 0);
+    return value;
+  }
+
   std::mt19937_64 engine_;
+  bool from_bytes_ = false;
+  const uint8_t* at_ = nullptr;
+  const uint8_t* end_ = nullptr;
 };
 
 // Cuts [0, total) into more ranges than it has threads and runs them in random order on real
