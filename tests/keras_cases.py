@@ -64,7 +64,7 @@ def run_and_compare(theirs, ours, batches, rng, rate=0.05):
             np.testing.assert_allclose(value, expected, **TOLERANCE)
         np.testing.assert_allclose(table_rows(ours), table_rows(theirs), **TOLERANCE)
     assert np.abs(table_rows(theirs) - before).max() > 1e-2
-    assert int(ours.embeddings.size()) == V
+    assert int(tse.check(ours)) == V == int(ours.embeddings.size())
 
 
 def every_row_once(rng):

@@ -45,7 +45,7 @@ def _assert_same_table(table, model):
     assert keys.dtype == np.int64 and rows.dtype == np.float32
     assert sorted(keys.tolist()) == sorted(model.rows)
     np.testing.assert_array_equal(rows.reshape(-1, DIM), model.lookup(keys) if keys.size else np.zeros((0, DIM)))
-    assert int(table.size()) == len(model.rows)
+    assert int(table.size()) == len(model.rows) == int(tse.check(table))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -175,7 +175,7 @@ def test_growing_keeps_rows_and_state(make_table, sorted_export, hash_storage, r
         table.lookup(batch, insert=True)
     keys_after, after = sorted_export(table)
     np.testing.assert_array_equal(after[np.searchsorted(keys_after, keys_before)], before)
-    assert int(table.size()) == np.union1d(first, more).size
+    assert int(table.size()) == np.union1d(first, more).size == int(tse.check(table))
 
 
 def test_memory_bytes_covers_the_rows_and_grows_with_them(make_table, hash_storage):

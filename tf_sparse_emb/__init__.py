@@ -26,6 +26,7 @@ from tf_sparse_emb.functional import (  # noqa: E402
 from tf_sparse_emb.layers import Embedding, EmbeddingCollection, FeatureConfig, TableConfig  # noqa: E402
 from tf_sparse_emb.serving import ExportedTable, export_for_serving  # noqa: E402
 from tf_sparse_emb.snapshot import TableSnapshot  # noqa: E402
+from tf_sparse_emb.table_check import check  # noqa: E402
 from tf_sparse_emb.variable import EmbeddingVariable  # noqa: E402
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "FeatureConfig",
     "TableConfig",
     "TableSnapshot",
+    "check",
     "distribute",
     "embedding_lookup",
     "embedding_lookup_sparse",

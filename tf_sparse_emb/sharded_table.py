@@ -91,6 +91,14 @@ class ShardedTable(tf.Module):
                 writes.append(write(shard, shard_keys, *of_shard))
         return _grouped(writes)
 
+    def check_rows(self, finite):
+        """As `TableRows.check_rows`, of all shards, and that each key is on its server."""
+        rows = []
+        for server, shard in enumerate(self.shards):
+            with tf.device(shard.device):
+                rows.append(shard.check_rows(finite, server, len(self.shards)))
+        return tf.add_n(rows)
+
     def _sum(self, read):
         sums = []
         for shard in self.shards:

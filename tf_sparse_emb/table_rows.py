@@ -47,6 +47,12 @@ class TableRows:
         """int64 [7]: rows, capacity, probes, the most probes of a key, and bytes: of all, of rows, of state."""
         return library.sparse_emb_embedding_table_statistics(self.resource_handle)
 
+    def check_rows(self, finite, server=0, num_servers=1):
+        """Walks all rows and finds each key again: how many there are, int64 scalar. The op names what is wrong."""
+        return library.sparse_emb_embedding_table_check(
+            self.resource_handle, finite=finite, server=server, num_servers=num_servers
+        )
+
     def add_counts(self, keys, amounts, keys_differ):
         """Adds to the counts of keys."""
         return library.sparse_emb_embedding_table_count(self.resource_handle, keys, amounts, keys_differ=keys_differ)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_sparse_emb import ops
 from tf_sparse_emb.initializers import RowInitializer, choose_row_initializer, choose_seed, make_all_rows
-from tf_sparse_emb.ops.keys import as_keys
+from tf_sparse_emb.ops.keys import as_keys, as_tensor
 from tf_sparse_emb.servers import servers_here
 from tf_sparse_emb.sharded_table import ShardedTable
 from tf_sparse_emb.snapshot import TableSnapshot
@@ -200,7 +200,7 @@ class EmbeddingVariable(keras.Variable):
             keys: int32, int64 or string [N].
             rows: float32 [N, D].
         """
-        return self.table.upsert(as_keys(keys), tf.convert_to_tensor(rows, tf.float32))
+        return self.table.upsert(as_keys(keys), as_tensor(rows, "rows", "floats [N, D]", dtype=tf.float32))
 
     def scatter_add(self, keys, rows):
         """Adds to the embeddings of keys; a missing key gets its initial row first.
@@ -209,7 +209,7 @@ class EmbeddingVariable(keras.Variable):
             keys: int32, int64 or string [N]; what comes for a repeated key is summed in order.
             rows: float32 [N, D].
         """
-        return self.table.scatter_add(as_keys(keys), tf.convert_to_tensor(rows, tf.float32))
+        return self.table.scatter_add(as_keys(keys), as_tensor(rows, "rows", "floats [N, D]", dtype=tf.float32))
 
     def remove(self, keys):
         """Forgets keys [N] with their optimizer state; those that are not in the table are passed over."""
@@ -257,7 +257,8 @@ class EmbeddingVariable(keras.Variable):
             keys_differ: bool, default False. The caller's word that no key comes twice; otherwise the op looks.
         """
         self._check_counts()
-        return self.table.add_counts(as_keys(keys), tf.convert_to_tensor(amounts, tf.float64), keys_differ)
+        amounts = as_tensor(amounts, "amounts", "floats [N, K]", dtype=tf.float64)
+        return self.table.add_counts(as_keys(keys), amounts, keys_differ)
 
     def _check_counts(self):
         if self.counts is None:

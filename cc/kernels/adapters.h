@@ -2,7 +2,12 @@
 #ifndef TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_
 #define TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_
 
+#include <atomic>
+#include <exception>
 #include <functional>
+#include <initializer_list>
+#include <new>
+#include <stdexcept>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -23,7 +28,15 @@ class IntraOpPool final : public WorkerPool {
   int num_threads() const override { return threads_->NumThreads(); }
   void ParallelFor(int64_t total, int64_t cost,
                    const std::function<void(int64_t, int64_t)>& fn) override {
-    tensorflow::Shard(num_threads(), threads_, total, cost, fn);
+    std::atomic<bool> no_memory{false};
+    tensorflow::Shard(num_threads(), threads_, total, cost, [&](int64_t begin, int64_t end) {
+      try {
+        fn(begin, end);
+      } catch (const std::bad_alloc&) {  // would end the process in a thread of TensorFlow's
+        no_memory = true;
+      }
+    });
+    if (no_memory) throw std::bad_alloc();
   }
 
  private:
@@ -48,6 +61,42 @@ inline absl::Status ToAbsl(const Status& status) {
       return absl::UnavailableError(status.message);
   }
   return absl::InternalError(status.message);
+}
+
+// The base of our kernels: what is thrown where memory runs out becomes an error of the op.
+// TensorFlow lets exceptions end the process.
+class Kernel : public tensorflow::OpKernel {
+ public:
+  explicit Kernel(tensorflow::OpKernelConstruction* ctx) : OpKernel(ctx) {}
+
+  void Compute(tensorflow::OpKernelContext* ctx) final {
+    try {
+      Run(ctx);
+    } catch (const std::bad_alloc&) {
+      ctx->SetStatus(NoMemory());
+    } catch (const std::length_error&) {  // a vector of more elements than addresses
+      ctx->SetStatus(NoMemory());
+    } catch (const std::exception& error) {
+      ctx->SetStatus(absl::InternalError(absl::StrCat(type_string(), ": ", error.what())));
+    }
+  }
+
+ protected:
+  virtual void Run(tensorflow::OpKernelContext* ctx) = 0;
+
+ private:
+  absl::Status NoMemory() const {
+    return absl::ResourceExhaustedError(absl::StrCat("out of memory in op ", type_string()));
+  }
+};
+
+// Allocates output `index` with these dims; an error if it has more elements than an int64 counts,
+// which would end the process in a constructor of TensorShape.
+inline absl::Status AllocateOutput(tensorflow::OpKernelContext* ctx, int index,
+                                   std::initializer_list<int64_t> dims, tensorflow::Tensor** out) {
+  tensorflow::TensorShape shape;
+  TF_RETURN_IF_ERROR(tensorflow::TensorShape::BuildTensorShape(dims, &shape));
+  return ctx->allocate_output(index, shape, out);
 }
 
 // An error unless the tensor has this rank.

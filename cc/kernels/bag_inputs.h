@@ -55,6 +55,11 @@ inline absl::Status GetBags(tensorflow::OpKernelContext* ctx, int64_t n, Combine
   tensorflow::OpInputList row_splits, weights;
   TF_RETURN_IF_ERROR(ctx->input_list("row_splits", &row_splits));
   TF_RETURN_IF_ERROR(ctx->input_list("weights", &weights));
+  if (row_splits.size() != 1 || weights.size() > 1) {  // eager mode runs no shape function
+    return absl::InvalidArgumentError(
+        absl::StrCat("a combiner needs one row_splits and at most one weights, got ",
+                     row_splits.size(), " and ", weights.size()));
+  }
   TF_RETURN_IF_ERROR(CheckSplits("row_splits", row_splits[0], n));
   *out = {row_splits[0].vec<int64_t>().data(), row_splits[0].NumElements() - 1, nullptr, combiner,
           num_features};

@@ -11,15 +11,14 @@ namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-class EmbeddingBagsOp : public OpKernel {
+class EmbeddingBagsOp : public Kernel {
  public:
-  explicit EmbeddingBagsOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingBagsOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     FeatureAttrs attrs;
     OP_REQUIRES_OK(ctx, attrs.Get(ctx));
     kinds_ = attrs.kinds;
@@ -40,7 +39,7 @@ class EmbeddingBagsOp : public OpKernel {
     }
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     OpInputList keys, row_splits;
     OP_REQUIRES_OK(ctx, ctx->input_list("keys", &keys));
     OP_REQUIRES_OK(ctx, ctx->input_list("row_splits", &row_splits));

@@ -6,20 +6,18 @@
 namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
-using tensorflow::TensorShape;
 
-class EmbeddingDuplicateOp : public OpKernel {
+class EmbeddingDuplicateOp : public Kernel {
  public:
-  explicit EmbeddingDuplicateOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingDuplicateOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, GetCombiner(ctx, &pooled_, &combiner_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_features", &num_features_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& rows = ctx->input(0);
     const Tensor& inverse = ctx->input(1);
     OP_REQUIRES_OK(ctx, CheckRank("rows", rows, 2));
@@ -34,8 +32,7 @@ class EmbeddingDuplicateOp : public OpKernel {
     }
     const int64_t num_rows = pooled_ ? bags.rows() : n / num_features_;
     Tensor* values;
-    OP_REQUIRES_OK(ctx,
-                   ctx->allocate_output(0, TensorShape({num_rows, num_features_ * dim}), &values));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 0, {num_rows, num_features_ * dim}, &values));
     const float* from = rows.matrix<float>().data();
     float* to = values->matrix<float>().data();
     IntraOpPool pool(ctx);
@@ -52,13 +49,13 @@ class EmbeddingDuplicateOp : public OpKernel {
   int64_t num_features_;
 };
 
-class EmbeddingRowProductsOp : public OpKernel {
+class EmbeddingRowProductsOp : public Kernel {
  public:
-  explicit EmbeddingRowProductsOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingRowProductsOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_features", &num_features_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& rows = ctx->input(0);
     const Tensor& inverse = ctx->input(1);
     const Tensor& row_splits = ctx->input(2);

@@ -12,20 +12,19 @@ namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-class EmbeddingGradReduceOp : public OpKernel {
+class EmbeddingGradReduceOp : public Kernel {
  public:
-  explicit EmbeddingGradReduceOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingGradReduceOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, GetCombiner(ctx, &pooled_, &combiner_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_features", &num_features_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& grad = ctx->input(0);
     const Tensor& inverse = ctx->input(1);
     const Tensor& num_unique_input = ctx->input(2);
@@ -54,7 +53,7 @@ class EmbeddingGradReduceOp : public OpKernel {
       return;
     }
     Tensor* out;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_unique, dim}), &out));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 0, {num_unique, dim}, &out));
     const float* from = grad.matrix<float>().data();
     float* to = out->matrix<float>().data();
     IntraOpPool pool(ctx);
@@ -82,11 +81,11 @@ class EmbeddingGradReduceOp : public OpKernel {
   int64_t num_features_;
 };
 
-class EmbeddingGradReduceByKeyOp : public OpKernel {
+class EmbeddingGradReduceByKeyOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     OpInputList keys, grads;
     OP_REQUIRES_OK(ctx, ctx->input_list("keys", &keys));
     OP_REQUIRES_OK(ctx, ctx->input_list("grads", &grads));
@@ -136,7 +135,7 @@ class EmbeddingGradReduceByKeyOp : public OpKernel {
       return;
     }
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_unique}), &unique_keys));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({num_unique, dim}), &grad_unique));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 2, {num_unique, dim}, &grad_unique));
     std::copy(unique_from, unique_from + num_unique, unique_keys->vec<int64_t>().data());
     ReduceGradsByTable(grad_rows, splits.data(), inverse.vec<int32_t>().data(), unique_splits, dim,
                        grad_unique->matrix<float>().data(), &pool);

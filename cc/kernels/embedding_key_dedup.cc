@@ -11,19 +11,18 @@ namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-class EmbeddingKeyDedupOp : public OpKernel {
+class EmbeddingKeyDedupOp : public Kernel {
  public:
-  explicit EmbeddingKeyDedupOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingKeyDedupOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, attrs_.Get(ctx));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& keys = ctx->input(0);
     OpInputList feature_splits;
     OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));

@@ -9,16 +9,14 @@ namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
-using tensorflow::TensorShape;
 using tensorflow::core::RefCountPtr;
 
-class EmbeddingLookupOp : public OpKernel {
+class EmbeddingLookupOp : public Kernel {
  public:
-  explicit EmbeddingLookupOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingLookupOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("insert", &insert_));
     std::string missing;
@@ -26,7 +24,7 @@ class EmbeddingLookupOp : public OpKernel {
     missing_ = missing == "zeros" ? Missing::kZeros : Missing::kInitial;
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     OpInputList anchors;
     OP_REQUIRES_OK(ctx, ctx->input_list("anchors", &anchors));
     const Tensor& keys = ctx->input(num_tables_);
@@ -47,7 +45,7 @@ class EmbeddingLookupOp : public OpKernel {
                                                           " and ", (*tables[t])->options().dim)));
     }
     Tensor* rows;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({n, dim}), &rows));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 0, {n, dim}, &rows));
     IntraOpPool pool(ctx);
     for (int t = 0; num_tables_ > 1 && t < num_tables_; ++t) {
       const int64_t* table_keys = all_keys + splits.begin(t);

@@ -6,16 +6,14 @@
 namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
-using tensorflow::TensorShape;
 
-class EmbeddingMaxPoolOp : public OpKernel {
+class EmbeddingMaxPoolOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& rows = ctx->input(0);
     const Tensor& inverse = ctx->input(1);
     const Tensor& row_splits = ctx->input(2);
@@ -23,10 +21,9 @@ class EmbeddingMaxPoolOp : public OpKernel {
     OP_REQUIRES_OK(ctx, CheckInverse(inverse, rows.dim_size(0)));
     OP_REQUIRES_OK(ctx, CheckSplits("row_splits", row_splits, inverse.NumElements()));
     const int64_t num_bags = row_splits.NumElements() - 1;
-    const TensorShape shape({num_bags, rows.dim_size(1)});
     Tensor *values, *argmax;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &values));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, shape, &argmax));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 0, {num_bags, rows.dim_size(1)}, &values));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 1, {num_bags, rows.dim_size(1)}, &argmax));
     IntraOpPool pool(ctx);
     MaxPoolRows(rows.matrix<float>().data(), inverse.vec<int32_t>().data(),
                 row_splits.vec<int64_t>().data(), num_bags, rows.dim_size(1),
@@ -34,11 +31,11 @@ class EmbeddingMaxPoolOp : public OpKernel {
   }
 };
 
-class EmbeddingMaxPoolGradOp : public OpKernel {
+class EmbeddingMaxPoolGradOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& grad = ctx->input(0);
     const Tensor& argmax = ctx->input(1);
     OP_REQUIRES_OK(ctx, CheckRank("grad", grad, 2));
@@ -57,8 +54,7 @@ class EmbeddingMaxPoolGradOp : public OpKernel {
                       absl::StrCat("argmax must be in [-1, ", num_unique, "), got ", rows(i))));
     }
     Tensor* grad_rows;
-    OP_REQUIRES_OK(
-        ctx, ctx->allocate_output(0, TensorShape({num_unique, grad.dim_size(1)}), &grad_rows));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 0, {num_unique, grad.dim_size(1)}, &grad_rows));
     ReduceMaxPooledGrads(grad.matrix<float>().data(), rows.data(), grad.dim_size(0), num_unique,
                          grad.dim_size(1), grad_rows->matrix<float>().data());
   }

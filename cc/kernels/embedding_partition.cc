@@ -12,7 +12,6 @@ namespace {
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::OpOutputList;
@@ -42,14 +41,14 @@ absl::Status CheckPositions(const OpInputList& positions, int64_t n) {
 
 }  // namespace
 
-class EmbeddingPartitionOp : public OpKernel {
+class EmbeddingPartitionOp : public Kernel {
  public:
-  explicit EmbeddingPartitionOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingPartitionOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_servers", &num_servers_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& keys = ctx->input(0);
     OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
     const int64_t n = keys.NumElements();
@@ -82,11 +81,11 @@ class EmbeddingPartitionOp : public OpKernel {
   int num_servers_, num_tables_;
 };
 
-class EmbeddingPartitionRowsOp : public OpKernel {
+class EmbeddingPartitionRowsOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& rows = ctx->input(0);
     OpInputList positions;
     OP_REQUIRES_OK(ctx, ctx->input_list("positions", &positions));
@@ -104,11 +103,11 @@ class EmbeddingPartitionRowsOp : public OpKernel {
   }
 };
 
-class EmbeddingStitchRowsOp : public OpKernel {
+class EmbeddingStitchRowsOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     OpInputList parts, positions;
     const Tensor* keys;
     OP_REQUIRES_OK(ctx, ctx->input_list("parts", &parts));

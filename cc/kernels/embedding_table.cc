@@ -10,7 +10,6 @@
 namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::ResourceHandle;
@@ -18,9 +17,9 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::core::RefCountPtr;
 
-class EmbeddingTableOp : public OpKernel {
+class EmbeddingTableOp : public Kernel {
  public:
-  explicit EmbeddingTableOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingTableOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("table_name", &options_.name));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("dim", &options_.dim));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("storage", &options_.storage));
@@ -45,7 +44,7 @@ class EmbeddingTableOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("session_name", &session_name_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     OP_REQUIRES_OK(ctx, CheckRank("count_decay", ctx->input(0), 0));
     Tensor* handle;
     tensorflow::AllocatorAttributes on_host;
@@ -80,13 +79,13 @@ class EmbeddingTableOp : public OpKernel {
   std::string session_name_;
 };
 
-class EmbeddingTableBindOp : public OpKernel {
+class EmbeddingTableBindOp : public Kernel {
  public:
-  explicit EmbeddingTableBindOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingTableBindOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("rule", &rule_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& state = ctx->input(1);
@@ -107,11 +106,11 @@ class EmbeddingTableBindOp : public OpKernel {
   std::string rule_;
 };
 
-class EmbeddingTableSizeOp : public OpKernel {
+class EmbeddingTableSizeOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     Tensor* size;
@@ -120,11 +119,11 @@ class EmbeddingTableSizeOp : public OpKernel {
   }
 };
 
-class EmbeddingTableMemoryBytesOp : public OpKernel {
+class EmbeddingTableMemoryBytesOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     Tensor* bytes;
@@ -133,11 +132,11 @@ class EmbeddingTableMemoryBytesOp : public OpKernel {
   }
 };
 
-class EmbeddingTableContainsOp : public OpKernel {
+class EmbeddingTableContainsOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
@@ -150,11 +149,11 @@ class EmbeddingTableContainsOp : public OpKernel {
   }
 };
 
-class EmbeddingTableStatisticsOp : public OpKernel {
+class EmbeddingTableStatisticsOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     Tensor* out;
@@ -166,13 +165,35 @@ class EmbeddingTableStatisticsOp : public OpKernel {
   }
 };
 
-class EmbeddingTableCountOp : public OpKernel {
+class EmbeddingTableCheckOp : public Kernel {
  public:
-  explicit EmbeddingTableCountOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingTableCheckOp(OpKernelConstruction* ctx) : Kernel(ctx) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("finite", &finite_));
+    OP_REQUIRES_OK(ctx, GetShare(ctx, &share_));
+  }
+
+  void Run(OpKernelContext* ctx) override {
+    RefCountPtr<EmbeddingTable> table;
+    OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
+    Tensor* rows;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({}), &rows));
+    IntraOpPool pool(ctx);
+    OP_REQUIRES_OK(ctx,
+                   ToAbsl((*table)->Check(share_, finite_, &pool, &rows->scalar<int64_t>()())));
+  }
+
+ private:
+  bool finite_;
+  Share share_;
+};
+
+class EmbeddingTableCountOp : public Kernel {
+ public:
+  explicit EmbeddingTableCountOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("keys_differ", &keys_differ_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
@@ -191,11 +212,11 @@ class EmbeddingTableCountOp : public OpKernel {
   bool keys_differ_;
 };
 
-class EmbeddingTableReadRowsOp : public OpKernel {
+class EmbeddingTableReadRowsOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
@@ -203,7 +224,7 @@ class EmbeddingTableReadRowsOp : public OpKernel {
     const int64_t n = keys.NumElements();
     const auto allocate = [&](int64_t width) -> float* {
       Tensor* rows;
-      const absl::Status status = ctx->allocate_output(0, TensorShape({n, width}), &rows);
+      const absl::Status status = AllocateOutput(ctx, 0, {n, width}, &rows);
       ctx->SetStatus(status);
       return status.ok() ? rows->matrix<float>().data() : nullptr;
     };
@@ -212,18 +233,18 @@ class EmbeddingTableReadRowsOp : public OpKernel {
   }
 };
 
-class EmbeddingTableKeyCountsOp : public OpKernel {
+class EmbeddingTableKeyCountsOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
     OP_REQUIRES_OK(ctx, CheckRank("keys", keys, 1));
     const int64_t width = (*table)->options().key_counts.width;
     Tensor* counts;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({keys.NumElements(), width}), &counts));
+    OP_REQUIRES_OK(ctx, AllocateOutput(ctx, 0, {keys.NumElements(), width}, &counts));
     IntraOpPool pool(ctx);
     OP_REQUIRES_OK(ctx, ToAbsl((*table)->GetCounts(keys.vec<int64_t>().data(), keys.NumElements(),
                                                    counts->matrix<double>().data(), &pool)));
@@ -234,12 +255,12 @@ using ChangeRows = Status (Table::*)(const int64_t* keys, const float* rows, int
                                      WorkerPool* pool);
 
 // What sets or adds to the rows [N, D] of keys [N].
-class EmbeddingTableChangeOp : public OpKernel {
+class EmbeddingTableChangeOp : public Kernel {
  public:
   EmbeddingTableChangeOp(OpKernelConstruction* ctx, const char* rows, ChangeRows change)
-      : OpKernel(ctx), rows_name_(rows), change_(change) {}
+      : Kernel(ctx), rows_name_(rows), change_(change) {}
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
@@ -271,11 +292,11 @@ class EmbeddingTableScatterAddOp : public EmbeddingTableChangeOp {
       : EmbeddingTableChangeOp(ctx, "deltas", &Table::ScatterAdd) {}
 };
 
-class EmbeddingTableRemoveOp : public OpKernel {
+class EmbeddingTableRemoveOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
@@ -286,24 +307,24 @@ class EmbeddingTableRemoveOp : public OpKernel {
   }
 };
 
-class EmbeddingTableClearOp : public OpKernel {
+class EmbeddingTableClearOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     (*table)->Clear();
   }
 };
 
-class EmbeddingTableExportOp : public OpKernel {
+class EmbeddingTableExportOp : public Kernel {
  public:
-  explicit EmbeddingTableExportOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingTableExportOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("with_state", &with_state_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     OP_REQUIRES_OK(ctx, CheckRank("cursor", ctx->input(1), 0));
@@ -315,8 +336,8 @@ class EmbeddingTableExportOp : public OpKernel {
     const auto allocate = [&](int64_t n, int64_t width) -> TableRows {
       Tensor *keys, *rows, *counts;
       absl::Status status = ctx->allocate_output(0, TensorShape({n}), &keys);
-      if (status.ok()) status = ctx->allocate_output(1, TensorShape({n, width}), &rows);
-      if (status.ok()) status = ctx->allocate_output(2, TensorShape({n, num_counts}), &counts);
+      if (status.ok()) status = AllocateOutput(ctx, 1, {n, width}, &rows);
+      if (status.ok()) status = AllocateOutput(ctx, 2, {n, num_counts}, &counts);
       if (!status.ok()) {
         ctx->SetStatus(status);
         return {};
@@ -335,11 +356,11 @@ class EmbeddingTableExportOp : public OpKernel {
   bool with_state_;
 };
 
-class EmbeddingTableRestoreOp : public OpKernel {
+class EmbeddingTableRestoreOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor& keys = ctx->input(1);
@@ -385,6 +406,8 @@ REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableClear").Device(DEVICE_CPU)
                         EmbeddingTableClearOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableStatistics").Device(DEVICE_CPU),
                         EmbeddingTableStatisticsOp);
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableCheck").Device(DEVICE_CPU),
+                        EmbeddingTableCheckOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableCount").Device(DEVICE_CPU),
                         EmbeddingTableCountOp);
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingTableKeyCounts").Device(DEVICE_CPU),

@@ -42,6 +42,15 @@ inline absl::Status GetTable(tensorflow::OpKernelContext* ctx,
   return tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, input), out);
 }
 
+// The attributes server and num_servers.
+inline absl::Status GetShare(tensorflow::OpKernelConstruction* ctx, Share* out) {
+  TF_RETURN_IF_ERROR(ctx->GetAttr("server", &out->server));
+  TF_RETURN_IF_ERROR(ctx->GetAttr("num_servers", &out->num_servers));
+  if (out->server < out->num_servers) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "server must be less than num_servers = ", out->num_servers, ", got ", out->server));
+}
+
 // Where the keys of each of an op's tables stand, [T + 1]: its input list table_splits, or for one
 // table 0 and the number of keys.
 class TableSplits {

@@ -11,7 +11,6 @@
 namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
@@ -37,22 +36,22 @@ absl::Status SetScalar(OpKernelContext* ctx, int output, const T& value) {
   return absl::OkStatus();
 }
 
-class EmbeddingTableOpenLogOp : public OpKernel {
+class EmbeddingTableOpenLogOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     OP_REQUIRES_OK(ctx, SetScalar<int64_t>(ctx, 0, (*table)->OpenLog()));
   }
 };
 
-class EmbeddingTableCloseLogOp : public OpKernel {
+class EmbeddingTableCloseLogOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     int64_t log;
@@ -61,11 +60,11 @@ class EmbeddingTableCloseLogOp : public OpKernel {
   }
 };
 
-class EmbeddingTableChangesOp : public OpKernel {
+class EmbeddingTableChangesOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     int64_t log, keys = 0;
@@ -77,14 +76,14 @@ class EmbeddingTableChangesOp : public OpKernel {
   }
 };
 
-class EmbeddingTableSaveInChainOp : public OpKernel {
+class EmbeddingTableSaveInChainOp : public Kernel {
  public:
-  explicit EmbeddingTableSaveInChainOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingTableSaveInChainOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("increment", &increment_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("durable", &durable_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     std::string path, save;
@@ -102,11 +101,11 @@ class EmbeddingTableSaveInChainOp : public OpKernel {
   bool increment_, durable_;
 };
 
-class EmbeddingTableConfirmSaveOp : public OpKernel {
+class EmbeddingTableConfirmSaveOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     int64_t log;
@@ -116,18 +115,13 @@ class EmbeddingTableConfirmSaveOp : public OpKernel {
 };
 
 // What reads the files of a saved table, paths [S, P], of which this server has a share.
-class ReadChainsOp : public OpKernel {
+class ReadChainsOp : public Kernel {
  public:
-  explicit ReadChainsOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("server", &share_.server));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_servers", &share_.num_servers));
-    OP_REQUIRES(ctx, share_.server < share_.num_servers,
-                absl::InvalidArgumentError(
-                    absl::StrCat("server must be less than num_servers = ", share_.num_servers,
-                                 ", got ", share_.server)));
+  explicit ReadChainsOp(OpKernelConstruction* ctx) : Kernel(ctx) {
+    OP_REQUIRES_OK(ctx, GetShare(ctx, &share_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     const Tensor *paths, *saves;

@@ -9,7 +9,6 @@
 namespace sparse_emb {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
@@ -25,14 +24,14 @@ absl::Status GetString(OpKernelContext* ctx, const char* name, std::string* out)
   return absl::OkStatus();
 }
 
-class EmbeddingTableSaveOp : public OpKernel {
+class EmbeddingTableSaveOp : public Kernel {
  public:
-  explicit EmbeddingTableSaveOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingTableSaveOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("with_state", &with_state_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("durable", &durable_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     std::string path;
@@ -46,11 +45,11 @@ class EmbeddingTableSaveOp : public OpKernel {
   bool with_state_, durable_;
 };
 
-class EmbeddingTableSaveBundleOp : public OpKernel {
+class EmbeddingTableSaveBundleOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     std::string prefix, key;
@@ -63,11 +62,11 @@ class EmbeddingTableSaveBundleOp : public OpKernel {
 };
 
 // What replaces a table's rows by what a source holds.
-class LoadOp : public OpKernel {
+class LoadOp : public Kernel {
  public:
-  using OpKernel::OpKernel;
+  using Kernel::Kernel;
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     RefCountPtr<EmbeddingTable> table;
     OP_REQUIRES_OK(ctx, GetTable(ctx, &table));
     std::unique_ptr<RowSource> source;

@@ -10,7 +10,6 @@ namespace sparse_emb {
 namespace {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
@@ -41,9 +40,9 @@ absl::Status CheckFinite(const Tensor& keys, const Tensor& grads,
 
 }  // namespace
 
-class EmbeddingUpdateOp : public OpKernel {
+class EmbeddingUpdateOp : public Kernel {
  public:
-  explicit EmbeddingUpdateOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingUpdateOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("rule", &rule_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("bindings", &bindings_));
@@ -56,7 +55,7 @@ class EmbeddingUpdateOp : public OpKernel {
     bindings_.resize(num_tables_);
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     // Counted from the end: how many table_splits there are is checked below.
     const Tensor& keys = ctx->input(num_tables_);
     const Tensor& grads = ctx->input(ctx->num_inputs() - 3);
@@ -104,13 +103,13 @@ class EmbeddingUpdateOp : public OpKernel {
   bool check_finite_;
 };
 
-class EmbeddingCheckFiniteOp : public OpKernel {
+class EmbeddingCheckFiniteOp : public Kernel {
  public:
-  explicit EmbeddingCheckFiniteOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit EmbeddingCheckFiniteOp(OpKernelConstruction* ctx) : Kernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("table_names", &table_names_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+  void Run(OpKernelContext* ctx) override {
     const Tensor& keys = ctx->input(0);
     const Tensor& grads = ctx->input(ctx->num_inputs() - 1);
     OP_REQUIRES_OK(ctx, CheckKeysAndGrads(keys, grads));

@@ -11,6 +11,13 @@
 
 namespace sparse_emb {
 
+// The bytes of `count` things; throws std::bad_alloc if an int64 does not count them.
+inline int64_t BytesOf(int64_t count, int64_t bytes_each) {
+  int64_t bytes;
+  if (__builtin_mul_overflow(count, bytes_each, &bytes)) throw std::bad_alloc();
+  return bytes;
+}
+
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;

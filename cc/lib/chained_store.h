@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cc/lib/aligned_buffer.h"
 #include "cc/lib/store.h"
 #include "cc/lib/vector_ops.h"
 
@@ -47,7 +48,7 @@ class ChainedStore : public HashedStore {
     if (rows > static_cast<int64_t>(keys_.capacity())) {
       const int64_t room = std::max(rows, capacity + capacity / 2);
       // keys_ last: its capacity tells that all three have the room.
-      values_.reserve(room * row_floats_);
+      values_.reserve(BytesOf(room, row_floats_ * sizeof(float)) / sizeof(float));
       next_.reserve(room);
       keys_.reserve(room);
     }
@@ -56,6 +57,15 @@ class ChainedStore : public HashedStore {
     if (buckets == first_.size()) return;
     first_ = std::vector<int32_t>(buckets, kNone);
     for (int64_t row = 0; row < size(); ++row) Link(static_cast<int32_t>(row));
+  }
+
+  // But for the buckets, which are small beside the rows.
+  void Trim() {
+    if (size() == 0) return Clear();
+    keys_.shrink_to_fit();                         // without memory it does nothing
+    if (keys_.capacity() != keys_.size()) return;  // Reserve trusts that the others have as much
+    next_.shrink_to_fit();
+    values_.shrink_to_fit();
   }
 
   float* Insert(int64_t key, uint64_t) {
@@ -99,7 +109,7 @@ class ChainedStore : public HashedStore {
 
   void Resize(int64_t row_floats, int64_t keep) {
     std::vector<float> values;
-    values.reserve(keys_.capacity() * row_floats);
+    values.reserve(BytesOf(keys_.capacity(), row_floats * sizeof(float)) / sizeof(float));
     values.resize(keys_.size() * row_floats);
     for (int64_t row = 0; row < size(); ++row) {
       std::copy(RowAt(row), RowAt(row) + keep, &values[row * row_floats]);
@@ -109,6 +119,7 @@ class ChainedStore : public HashedStore {
   }
 
   int64_t size() const { return static_cast<int64_t>(keys_.size()); }
+  int64_t row_floats() const { return row_floats_; }
 
   int64_t MemoryBytes() const {
     return sizeof(*this) + first_.capacity() * sizeof(int32_t) +
@@ -132,7 +143,38 @@ class ChainedStore : public HashedStore {
     return position < size() ? position : -1;
   }
 
+  Status Check() const {
+    const int64_t buckets = first_.size(), floats = values_.size();
+    if ((buckets & (buckets - 1)) != 0 || static_cast<int64_t>(next_.size()) != size() ||
+        floats != size() * row_floats_ || (buckets == 0 && size() > 0)) {
+      return Error(Code::kDataLoss, size(), " keys have ", next_.size(), " links, ", floats,
+                   " floats in rows of ", row_floats_, " and ", buckets, " buckets");
+    }
+    int64_t linked = 0;
+    for (int64_t bucket = 0; bucket < buckets; ++bucket) {
+      for (int32_t row = first_[bucket]; row != kNone; row = next_[row]) {
+        if (row < 0 || row >= size()) {
+          return Error(Code::kDataLoss, "the chain of bucket ", bucket, " links to row ", row,
+                       " of ", size());
+        }
+        const int64_t key = keys_[row];
+        if (static_cast<int64_t>(Bucket(HashKey(key))) != bucket) {
+          return Error(Code::kDataLoss, "key ", key, " is in the chain of another bucket");
+        }
+        if (++linked > size()) {
+          return Error(Code::kDataLoss, "key ", key, " is linked twice: its chain has no end");
+        }
+        if (Find(key, HashKey(key)) != RowAt(row)) {
+          return Error(Code::kDataLoss, "key ", key, " is in the table twice");
+        }
+      }
+    }
+    if (linked == size()) return {};
+    return Error(Code::kDataLoss, linked, " keys are in chains, but the size is ", size());
+  }
+
  private:
+  friend struct StorePeer;
   static constexpr int32_t kNone = -1;
 
   uint64_t Bucket(uint64_t hash) const { return hash & (first_.size() - 1); }

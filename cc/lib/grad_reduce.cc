@@ -29,6 +29,7 @@ constexpr int64_t kMinElements = 1 << 14;  // less is for one thread
 // Calls fn(share) for shares that make up the whole.
 template <class Fn>
 void ForEachShare(int64_t n, int64_t num_unique, int64_t dim, WorkerPool* pool, const Fn& fn) {
+  if (dim == 0) return;  // nothing to share
   const int64_t threads = n * dim < kMinElements ? 1 : pool->num_threads();
   const int64_t parts = dim % kColumnFloats == 0 ? dim / kColumnFloats : 1;
   const int64_t columns = std::min(threads, parts);

@@ -5,7 +5,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
@@ -47,20 +49,23 @@ class ChunkArena {
   ChunkArena(const ChunkArena&) = delete;
   ChunkArena& operator=(const ChunkArena&) = delete;
   ~ChunkArena() {
-    for (const auto& [data, bytes] : regions_) Unmap(data, bytes);
+    for (const auto& [data, region] : regions_) Unmap(data, region.bytes);
   }
 
   // Memory for `bytes`, a multiple of 64, at a cache line. Throws std::bad_alloc.
   char* Allocate(int64_t bytes) {
     const std::lock_guard lock(mutex_);
     std::vector<char*>& free = free_[bytes];
+    char* chunk;
     if (!free.empty()) {
-      char* const chunk = free.back();
+      chunk = free.back();
       free.pop_back();
-      return chunk;
+    } else {
+      if (bytes > end_ - next_) AddRegion(bytes);
+      chunk = std::exchange(next_, next_ + bytes);
     }
-    if (bytes > end_ - next_) AddRegion(bytes);
-    return std::exchange(next_, next_ + bytes);
+    ++RegionOf(chunk)->second.chunks;
+    return chunk;
   }
 
   // Takes back what Allocate(bytes) gave. The system gets the pages that lie in it.
@@ -69,6 +74,7 @@ class ChunkArena {
     const uintptr_t begin = (reinterpret_cast<uintptr_t>(chunk) + kPage - 1) / kPage * kPage;
     const uintptr_t end = (reinterpret_cast<uintptr_t>(chunk) + bytes) / kPage * kPage;
     const std::lock_guard lock(mutex_);
+    --RegionOf(chunk)->second.chunks;
     if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
     try {
       free_[bytes].push_back(chunk);
@@ -77,15 +83,46 @@ class ChunkArena {
     }
   }
 
+  // Gives the system what has no chunk in use.
+  void Trim() noexcept {
+    const std::lock_guard lock(mutex_);
+    for (auto at = regions_.begin(); at != regions_.end();) {
+      if (at->second.chunks > 0) {
+        ++at;
+        continue;
+      }
+      char *const begin = at->first, *const end = begin + at->second.bytes;
+      for (auto& [bytes, chunks] : free_) {
+        const auto is_here = [&](char* chunk) { return chunk >= begin && chunk < end; };
+        chunks.erase(std::remove_if(chunks.begin(), chunks.end(), is_here), chunks.end());
+      }
+      if (end_ == end) next_ = end_ = nullptr;
+      Unmap(begin, at->second.bytes);
+      at = regions_.erase(at);
+    }
+  }
+
  private:
   static constexpr int64_t kRegionBytes = 16 * kHugePageBytes;
 
+  struct Region {
+    int64_t bytes;
+    int64_t chunks;  // in use
+  };
+  using Regions = std::map<char*, Region>;  // by where they begin
+
+  Regions::iterator RegionOf(char* chunk) { return std::prev(regions_.upper_bound(chunk)); }
+
   void AddRegion(int64_t bytes) {
-    regions_.reserve(regions_.size() + 1);
     for (int64_t size = kRegionBytes; size >= bytes; size /= 2) {
       char* const data = MapHuge(size);
       if (data == nullptr) continue;  // little is left: be modest
-      regions_.emplace_back(data, size);
+      try {
+        regions_.emplace(data, Region{size, 0});
+      } catch (const std::bad_alloc&) {
+        Unmap(data, size);
+        throw;
+      }
       next_ = data;
       end_ = data + size;
       return;
@@ -94,7 +131,7 @@ class ChunkArena {
   }
 
   std::mutex mutex_;
-  std::vector<std::pair<char*, int64_t>> regions_;
+  Regions regions_;
   std::map<int64_t, std::vector<char*>> free_;  // by size
   char* next_ = nullptr;                        // the rest of the last region
   char* end_ = nullptr;

@@ -51,9 +51,13 @@ class IndexStore {
 
   void Reserve(int64_t count) {
     if (count == 0 || !used_.empty()) return;
-    AlignedBuffer rows(capacity_ * row_floats_ * sizeof(float));
+    AlignedBuffer rows(BytesOf(capacity_, row_floats_ * sizeof(float)));
     used_.resize(capacity_);
     rows_ = std::move(rows);
+  }
+
+  void Trim() {
+    if (size_ == 0) Clear();
   }
 
   float* Insert(int64_t key, uint64_t) {
@@ -76,7 +80,7 @@ class IndexStore {
   }
 
   void Resize(int64_t row_floats, int64_t keep) {
-    AlignedBuffer rows(used_.size() * row_floats * sizeof(float));
+    AlignedBuffer rows(BytesOf(used_.size(), row_floats * sizeof(float)));
     for (uint64_t i = 0; i < used_.size(); ++i) {
       const float* from = RowOf(first_key_ + i);
       std::copy(from, from + keep, reinterpret_cast<float*>(rows.data()) + i * row_floats);
@@ -86,6 +90,7 @@ class IndexStore {
   }
 
   int64_t size() const { return size_; }
+  int64_t row_floats() const { return row_floats_; }
 
   int64_t MemoryBytes() const { return sizeof(*this) + used_.capacity() + rows_.size(); }
 
@@ -103,7 +108,22 @@ class IndexStore {
     return position < slots ? position : -1;
   }
 
+  Status Check() const {
+    const int64_t slots = used_.size();
+    if ((slots != 0 && slots != capacity_) ||
+        rows_.size() != slots * row_floats_ * static_cast<int64_t>(sizeof(float))) {
+      return Error(Code::kDataLoss, capacity_, " keys from ", first_key_, " on have ", slots,
+                   " flags and ", rows_.size(), " bytes of rows of ", row_floats_, " floats");
+    }
+    const int64_t used =
+        std::count_if(used_.begin(), used_.end(), [](uint8_t u) { return u != 0; });
+    if (used == size_) return {};
+    return Error(Code::kDataLoss, used, " of the keys from ", first_key_,
+                 " on are in use, but the size is ", size_);
+  }
+
  private:
+  friend struct StorePeer;
   float* RowOf(int64_t key) const {
     return reinterpret_cast<float*>(rows_.data()) + (key - first_key_) * row_floats_;
   }

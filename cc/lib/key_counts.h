@@ -47,13 +47,19 @@ struct KeyCounts {
     for (int64_t k = 0; k < width; ++k) counts[k] = factor * CountAt(at, k);
   }
 
+  // `last` of a row.
+  static int64_t LastStep(const float* at) {
+    int64_t last;
+    std::memcpy(&last, at, sizeof(last));
+    return last;
+  }
+
  private:
   double FactorOf(const float* at, int64_t step) const {
     if (decay == 1.0) return 1.0;
-    int64_t last;
-    std::memcpy(&last, at, sizeof(last));
-    // `last` may be anything in a row that was loaded: a difference of integers could overflow.
-    return std::pow(decay, static_cast<double>(step) - static_cast<double>(last));
+    // The last step may be anything in a row that was loaded: a difference of integers could
+    // overflow.
+    return std::pow(decay, static_cast<double>(step) - static_cast<double>(LastStep(at)));
   }
   static double CountAt(const float* at, int64_t k) {
     double count;

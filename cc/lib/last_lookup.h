@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -17,10 +18,17 @@ namespace sparse_emb {
 // Thread-safe. `layout` is a number that the table changes whenever a row has moved or gone.
 class LastLookup {
  public:
-  // rows[i] is that of keys[i], or null where an update would pass it over.
+  // rows[i] is that of keys[i], or null where an update would pass it over. Without memory for the
+  // keys nothing is kept.
   void Keep(const int64_t* keys, std::vector<float*> rows, int64_t layout) {
     const std::lock_guard lock(mutex_);
-    keys_.assign(keys, keys + rows.size());
+    layout_ = kNone;
+    try {
+      keys_.assign(keys, keys + rows.size());
+    } catch (const std::bad_alloc&) {
+      rows_.clear();
+      return;
+    }
     rows_ = std::move(rows);
     layout_ = layout;
   }
@@ -36,10 +44,19 @@ class LastLookup {
     return true;
   }
 
+  // Calls fn(key, row) for what Take would give at this layout.
+  template <class Fn>
+  void ForEach(int64_t layout, const Fn& fn) const {
+    const std::lock_guard lock(mutex_);
+    if (layout != layout_) return;
+    for (size_t i = 0; i < rows_.size(); ++i) fn(keys_[i], rows_[i]);
+  }
+
  private:
+  friend struct StorePeer;
   static constexpr int64_t kNone = -1;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<int64_t> keys_;
   std::vector<float*> rows_;
   int64_t layout_ = kNone;

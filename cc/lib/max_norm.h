@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "cc/lib/vector_ops.h"
 
@@ -20,7 +21,12 @@ struct MaxNorm {
   // What to multiply the row by: 1 where it is within the bound.
   float ScaleOf(const float* row, int64_t dim) const {
     const float norm = NormOf(row, dim);
-    return norm > limit ? limit / (norm + 1e-7f) : 1.0f;
+    if (norm >= 1e-15f && norm <= std::numeric_limits<float>::max()) {
+      return norm > limit ? limit / (norm + 1e-7f) : 1.0f;
+    }
+    // A float holds neither the greatest norms and squares nor the least squares.
+    const double wide = WideNormOf(row, dim);
+    return wide > limit ? static_cast<float>(limit / (wide + 1e-7)) : 1.0f;
   }
 
  private:
@@ -37,6 +43,14 @@ struct MaxNorm {
     // Of the elements over the greatest, whose powers do not all vanish.
     for (int64_t d = 0; d < dim; ++d) sum += std::pow(std::abs(row[d]) / greatest, p);
     return greatest * std::pow(sum, 1.0f / p);
+  }
+
+  double WideNormOf(const float* row, int64_t dim) const {
+    double greatest = 0.0, sum = 0.0;
+    for (int64_t d = 0; d < dim; ++d) greatest = std::max<double>(greatest, std::abs(row[d]));
+    if (std::isinf(p) || greatest == 0.0 || std::isinf(greatest)) return greatest;
+    for (int64_t d = 0; d < dim; ++d) sum += std::pow(std::abs(row[d]) / greatest, p);
+    return greatest * std::pow(sum, 1.0 / p);
   }
 };
 

@@ -41,9 +41,14 @@ class OpenAddressingStore : public HashedStore {
   }
 
   void Reserve(int64_t count) {
-    uint64_t slots = std::max<uint64_t>(used_.size(), 8);
-    while ((size_ + count) * 100 > static_cast<int64_t>(slots) * kMaxLoadPercent) slots *= 2;
+    const uint64_t slots = SlotsFor(size_ + count, used_.size());
     if (slots != used_.size()) Move(slots, row_floats_, row_floats_);
+  }
+
+  void Trim() {
+    if (size_ == 0) return Clear();
+    const uint64_t slots = SlotsFor(size_, 0);
+    if (slots < used_.size()) Move(slots, row_floats_, row_floats_);
   }
 
   float* Insert(int64_t key, uint64_t hash) {
@@ -82,6 +87,7 @@ class OpenAddressingStore : public HashedStore {
   void Resize(int64_t row_floats, int64_t keep) { Move(used_.size(), row_floats, keep); }
 
   int64_t size() const { return size_; }
+  int64_t row_floats() const { return row_floats_; }
 
   int64_t MemoryBytes() const {
     return sizeof(*this) + used_.capacity() + keys_.capacity() * sizeof(int64_t) + rows_.size();
@@ -104,7 +110,31 @@ class OpenAddressingStore : public HashedStore {
     return position < slots ? position : -1;
   }
 
+  Status Check() const {
+    const int64_t slots = used_.size();
+    if ((slots & (slots - 1)) != 0 || static_cast<int64_t>(keys_.size()) != slots ||
+        rows_.size() != slots * row_floats_ * static_cast<int64_t>(sizeof(float))) {
+      return Error(Code::kDataLoss, slots, " slots have ", keys_.size(), " keys and ", rows_.size(),
+                   " bytes of rows of ", row_floats_, " floats");
+    }
+    const int64_t used =
+        std::count_if(used_.begin(), used_.end(), [](uint8_t u) { return u != 0; });
+    if (used != size_) {
+      return Error(Code::kDataLoss, used, " slots are in use, but the size is ", size_);
+    }
+    if (used > 0 && used == slots) return Error(Code::kDataLoss, "no slot is free");
+    for (int64_t slot = 0; slot < slots; ++slot) {
+      if (!used_[slot]) continue;
+      const int64_t found = SlotOf(keys_[slot], HashKey(keys_[slot]));
+      if (found == slot) continue;
+      return Error(Code::kDataLoss, "key ", keys_[slot], " in slot ", slot,
+                   found < 0 ? " is not found" : " is in the table twice");
+    }
+    return {};
+  }
+
  private:
+  friend struct StorePeer;
   static constexpr int64_t kMaxLoadPercent = 70;
 
   uint64_t mask() const { return used_.size() - 1; }
@@ -112,6 +142,13 @@ class OpenAddressingStore : public HashedStore {
   uint64_t Next(uint64_t slot) const { return (slot + 1) & mask(); }
   float* RowAt(uint64_t slot) const {
     return reinterpret_cast<float*>(rows_.data()) + slot * row_floats_;
+  }
+
+  // For so many keys, not fewer than `slots`.
+  static uint64_t SlotsFor(int64_t keys, uint64_t slots) {
+    slots = std::max<uint64_t>(slots, 8);
+    while (keys * 100 > static_cast<int64_t>(slots) * kMaxLoadPercent) slots *= 2;
+    return slots;
   }
 
   int64_t SlotOf(int64_t key, uint64_t hash) const {
@@ -126,7 +163,7 @@ class OpenAddressingStore : public HashedStore {
   void Move(uint64_t slots, int64_t row_floats, int64_t keep) {
     std::vector<uint8_t> used(slots);
     std::vector<int64_t> keys(slots);
-    AlignedBuffer rows(slots * row_floats * sizeof(float));
+    AlignedBuffer rows(BytesOf(slots, row_floats * sizeof(float)));
     std::swap(used, used_);
     std::swap(keys, keys_);
     std::swap(rows, rows_);

@@ -23,6 +23,7 @@ class RowChunks {
   }
 
   int64_t row_bytes() const { return row_bytes_; }
+  int64_t Capacity() const { return FirstRow(chunks_.size()); }
 
   char* Row(uint32_t row) const {
     const int64_t chunk = ChunkOf(row);
@@ -38,6 +39,15 @@ class RowChunks {
       chunks_.emplace_back(bytes, FirstRow(chunk) * row_bytes_ < kArenaBytes ? nullptr : arena_);
       data_.push_back(chunks_.back().data());
     }
+  }
+
+  // Gives back the chunks of which no row is below `rows`.
+  void Trim(int64_t rows) {
+    while (!chunks_.empty() && FirstRow(chunks_.size() - 1) >= rows) {
+      chunks_.pop_back();
+      data_.pop_back();
+    }
+    if (arena_ != nullptr) arena_->Trim();
   }
 
   // Gives back the memory of the chunk before the one that begins with this row, if one does: for

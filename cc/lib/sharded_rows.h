@@ -67,6 +67,9 @@ class ShardedRows {
   int64_t counts_at() const { return options_->dim; }
   int64_t state_at() const { return options_->dim + options_->key_counts.floats(); }
 
+  const Store& store(int shard) const { return stores_[shard]; }
+  int ShardOf(int64_t key) const { return shard_of_(key, HashKey(key)); }
+
   int64_t size() const {
     int64_t rows = 0;
     for (const Store& store : stores_) rows += store.size();
@@ -173,18 +176,24 @@ class ShardedRows {
     }
   }
 
-  // Inserts keys, which differ and are not there, with their initial embeddings, no counts and this
-  // state. If memory runs out, nothing has changed.
+  // Inserts keys, which are not there, with their initial embeddings, no counts and this state.
+  // They differ; where a caller's word for that is wrong, a key has one row all the same. If memory
+  // runs out, nothing has changed, but rows may have moved.
   Status Insert(const int64_t* keys, int64_t n, const std::vector<float>& initial_state,
                 int64_t step, WorkerPool* pool) {
     MemoryGuard memory(options_->name);
     ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
       memory.Run([&] { store->Reserve(last - first); });
     });
-    SPARSE_EMB_RETURN_IF_ERROR(memory.status());
+    if (Status status = memory.status(); !status.ok()) {
+      Trim();
+      return status;
+    }
     ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
       for (const int64_t* i = first; i < last; ++i) {
-        float* row = store->Insert(keys[*i], HashKey(keys[*i]));
+        const uint64_t hash = HashKey(keys[*i]);
+        if (store->Find(keys[*i], hash) != nullptr) continue;
+        float* row = store->Insert(keys[*i], hash);
         FillMissing(keys[*i], Missing::kInitial, row);
         options_->key_counts.SetZero(row + counts_at(), step);
         std::copy(initial_state.begin(), initial_state.end(), row + state_at());
@@ -218,6 +227,7 @@ class ShardedRows {
         });
       }
     });
+    if (!memory.status().ok()) Trim();
     return memory.status();
   }
 
@@ -284,6 +294,17 @@ class ShardedRows {
  private:
   static constexpr int64_t kShardStride = int64_t{1} << 48;
 
+  // Gives back what an Insert without memory has taken in some shards: whoever goes on with the
+  // rows that are there needs a little too.
+  void Trim() {
+    for (Store& store : stores_) {
+      try {
+        store.Trim();
+      } catch (const std::bad_alloc&) {  // it keeps what it has
+      }
+    }
+  }
+
   // Calls fn(store, first, last) for every shard that keys touch, at once for different shards;
   // [first, last) are the positions of its keys, ascending.
   template <class Fn>
@@ -305,6 +326,8 @@ class ShardedRows {
       }
     });
   }
+
+  friend struct StorePeer;
 
   const TableOptions* options_;
   StoreOptions store_options_;

@@ -16,6 +16,7 @@
 #include "cc/lib/key_dedup.h"
 #include "cc/lib/last_lookup.h"
 #include "cc/lib/sharded_rows.h"
+#include "cc/lib/sharded_rows_check.h"
 #include "cc/lib/sharded_rows_stream.h"
 #include "cc/lib/table.h"
 #include "cc/lib/vector_ops.h"
@@ -44,8 +45,10 @@ class ShardedTable final : public Table {
       return {};
     }
     int64_t changes;
+    if (!options().max_norm.enabled()) return ReadOrInsert(keys, n, missing, out, &changes, pool);
+    LongRows scratch(n);  // before anything changes
     SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsert(keys, n, missing, out, &changes, pool));
-    if (options().max_norm.enabled()) BoundNormsInPlace(keys, n, changes, missing, out, pool);
+    BoundNormsInPlace(keys, n, changes, missing, out, &scratch, pool);
     return {};
   }
 
@@ -104,11 +107,14 @@ class ShardedTable final : public Table {
   Status CheckRoom(const int64_t* keys, int64_t n, WorkerPool* pool) override {
     if (options().max_rows < 0) return {};
     std::vector<float*> rows(n);
+    std::vector<int64_t> absent;
     const std::shared_lock lock = LockShared();
     rows_.Find(keys, n, rows.data(), pool);
-    int64_t absent = 0;
-    for (int64_t i = 0; i < n; ++i) absent += rows[i] == nullptr && !IsPadding(keys[i]);
-    return CheckMaxRows(rows_.size(), absent);
+    for (int64_t i = 0; i < n; ++i) {
+      if (rows[i] == nullptr && !IsPadding(keys[i])) absent.push_back(keys[i]);
+    }
+    if (CheckMaxRows(rows_.size(), absent.size()).ok()) return {};
+    return CheckMaxRows(rows_.size(), UniqueKeys(absent.data(), absent.size(), pool).size);
   }
 
   Status Upsert(const int64_t* keys, const float* values, int64_t n, WorkerPool* pool) override {
@@ -200,6 +206,14 @@ class ShardedTable final : public Table {
     return out;
   }
 
+  Status Check(const Share& share, bool finite, WorkerPool* pool, int64_t* rows) override {
+    const std::shared_lock lock = LockShared();
+    Status status = CheckAll(share, finite, pool);
+    if (!status.ok()) status.message = "table '" + options().name + "': " + status.message;
+    *rows = rows_.size();
+    return status;
+  }
+
   // Those of sharded_table_saving.h:
   Status Export(bool with_state, int64_t cursor, int64_t limit, const Allocate& allocate,
                 std::string* rule, int64_t* next) override;
@@ -247,6 +261,7 @@ class ShardedTable final : public Table {
   }
 
  private:
+  friend struct StorePeer;
   std::shared_lock<std::shared_mutex> LockShared() const { return lock_.Shared(); }
   std::unique_lock<std::shared_mutex> LockAlone() { return lock_.Alone(); }
 
@@ -307,6 +322,31 @@ class ShardedTable final : public Table {
     return {};
   }
 
+  // What Check finds.
+  Status CheckAll(const Share& share, bool finite, WorkerPool* pool) const {
+    const RowChecker<Store> checker(options(), rows_, share, finite, stored_state_width_, updates_);
+    SPARSE_EMB_RETURN_IF_ERROR(checker.Check(pool));
+    if (options().max_rows >= 0 && rows_.size() > options().max_rows) {
+      return Error(Code::kDataLoss, rows_.size(),
+                   " rows are more than max_rows = ", options().max_rows);
+    }
+    if (const int64_t width = binding_.initial_state.size();
+        width != std::max<int64_t>(stored_state_width_, 0)) {
+      return Error(Code::kDataLoss, "rows have ", stored_state_width_, " floats of state, rule ",
+                   binding_.rule, " needs ", width);
+    }
+    Status status;
+    last_lookup_.ForEach(layout_, [&](int64_t key, const float* row) {
+      float* found;
+      SerialPool serial;
+      rows_.Find(&key, 1, &found, &serial);
+      if (found == row || (row == nullptr && IsPadding(key)) || !status.ok()) return;
+      status = Error(Code::kDataLoss, "key ", key, " is kept for the next update with a row that ",
+                     "is not its own");
+    });
+    return status;
+  }
+
   Status NoLog(int64_t log) const {
     return Error(Code::kInvalidArgument, "table '", options().name, "' has no log ", log);
   }
@@ -316,45 +356,57 @@ class ShardedTable final : public Table {
     if (scale != 1.0f) Scale(scale, row, options().dim);
   }
 
-  // The positions of those rows [n, D] whose norm is beyond the bound.
-  std::vector<int64_t> BeyondBound(const float* rows, int64_t n, WorkerPool* pool) const {
+  // Those rows of a batch whose norm is beyond the bound, with room for all.
+  struct LongRows {
+    explicit LongRows(int64_t n) : is_long(n) {
+      positions.reserve(n);
+      keys.reserve(n);
+      rows.reserve(n);
+    }
+    std::vector<uint8_t> is_long;  // [n]
+    std::vector<int64_t> positions, keys;
+    std::vector<float*> rows;
+  };
+
+  // Sets is_long, positions and keys; `out` [n, D] are the rows of keys.
+  void FindLongRows(const int64_t* keys, int64_t n, const float* out, LongRows* found,
+                    WorkerPool* pool) const {
     const int64_t dim = options().dim;
-    std::vector<uint8_t> is_beyond(n);
     pool->ParallelFor(n, dim, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        is_beyond[i] = options().max_norm.ScaleOf(rows + i * dim, dim) != 1.0f;
+        found->is_long[i] = options().max_norm.ScaleOf(out + i * dim, dim) != 1.0f;
       }
     });
-    std::vector<int64_t> positions;
+    found->positions.clear();
+    found->keys.clear();
     for (int64_t i = 0; i < n; ++i) {
-      if (is_beyond[i]) positions.push_back(i);
+      if (!found->is_long[i]) continue;
+      found->positions.push_back(i);
+      found->keys.push_back(keys[i]);
     }
-    return positions;
   }
 
   // Scales the rows of those keys whose norm in `out` [n, D] is beyond the bound, in the table and
   // in out, which was read at the moment that `changes` tells.
   void BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes, Missing missing,
-                         float* out, WorkerPool* pool) {
-    const int64_t dim = options().dim;
-    std::vector<int64_t> positions = BeyondBound(out, n, pool);
-    if (positions.empty()) return;
+                         float* out, LongRows* found, WorkerPool* pool) {
+    FindLongRows(keys, n, out, found, pool);
+    if (found->keys.empty()) return;
     const std::unique_lock lock = LockAlone();
     if (changes_ != changes) {
       rows_.Read(keys, n, missing, out, nullptr, pool);
-      positions = BeyondBound(out, n, pool);
+      FindLongRows(keys, n, out, found, pool);
     }
     ++changes_;
-    std::vector<int64_t> beyond;
-    for (int64_t i : positions) beyond.push_back(keys[i]);
-    std::vector<float*> rows(beyond.size());
-    rows_.Find(beyond.data(), beyond.size(), rows.data(), pool);
-    logs_.Add(beyond.data(), beyond.size());
-    for (size_t j = 0; j < rows.size(); ++j) {
-      float* at = out + positions[j] * dim;
+    found->rows.resize(found->keys.size());
+    rows_.Find(found->keys.data(), found->keys.size(), found->rows.data(), pool);
+    logs_.Add(found->keys.data(), found->keys.size());
+    for (size_t j = 0; j < found->rows.size(); ++j) {
+      float* const at = out + found->positions[j] * options().dim;
+      float* const row = found->rows[j];
       BoundNorm(at);
       // A key that comes again finds what its first coming wrote.
-      if (rows[j] != nullptr) Copy(at, rows[j], dim);
+      if (row != nullptr) Copy(at, row, options().dim);
     }
   }
 
@@ -385,9 +437,10 @@ class ShardedTable final : public Table {
     if (absent.empty()) return {};
     const int64_t count = static_cast<int64_t>(absent.size());
     SPARSE_EMB_RETURN_IF_ERROR(CheckMaxRows(rows_.size(), count));
+    // Before, because making room may move the rows of some shards before memory runs out.
+    if (!Store::kRowsStay) ++layout_;
     SPARSE_EMB_RETURN_IF_ERROR(
         rows_.Insert(absent.data(), count, binding_.initial_state, updates_, pool));
-    if (!Store::kRowsStay) ++layout_;
     rows_.Find(keys, n, rows, pool);  // again, because making room may have moved rows
     return {};
   }

@@ -8,8 +8,9 @@
 //
 //   row = [key: 8 bytes | embedding: D floats | state: S floats]
 //
-// Bytes beyond 4 (D + S) a row: 8 for the key and 64 / 12 / load for the index, the load being
-// between .425 (after growth) and .85: 14.3 to 20.5, and a part of one chunk of rows unused.
+// Bytes beyond 4 (D + S) a row: 8 for the key, an eighth or two, and 64 / 12 / load for the index,
+// the load being between .425 (after growth) and .85: 14.3 to 20.5, and a part of one chunk of rows
+// unused.
 #ifndef TF_SPARSE_EMB_CC_LIB_SLAB_STORE_H_
 #define TF_SPARSE_EMB_CC_LIB_SLAB_STORE_H_
 
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -56,8 +58,11 @@ class SlabStore : public HashedStore {
   }
 
   void Reserve(int64_t count) {
-    const int64_t fresh = count - static_cast<int64_t>(free_rows_.size());
-    if (fresh > 0) rows_.Reserve(used_rows_ + fresh);
+    if (const int64_t fresh = count - free_rows_; fresh > 0) {
+      const int64_t rows = used_rows_ + fresh, capacity = is_free_.capacity();
+      rows_.Reserve(rows);
+      if (rows > capacity) is_free_.reserve(std::max(rows, 2 * capacity));  // for Remove
+    }
     uint64_t buckets = std::max<uint64_t>(buckets_.size(), 1);
     while ((size_ + count) * 100 > static_cast<int64_t>(buckets * kSlots) * kMaxLoadPercent) {
       buckets *= 2;
@@ -65,17 +70,21 @@ class SlabStore : public HashedStore {
     if (buckets != buckets_.size()) Rehash(buckets);
   }
 
+  // But for the index, which is small beside the rows.
+  void Trim() { rows_.Trim(used_rows_); }
+
   float* Insert(int64_t key, uint64_t hash) {
     uint32_t row_number;
-    if (free_rows_.empty()) {
+    if (free_rows_ == 0) {
       row_number = static_cast<uint32_t>(used_rows_++);
     } else {
-      row_number = free_rows_.back();
-      free_rows_.pop_back();
+      row_number = static_cast<uint32_t>(first_free_);
+      first_free_ = KeyOf(rows_.Row(row_number));
+      --free_rows_;
       is_free_[row_number] = false;
     }
     char* row = rows_.Row(row_number);
-    std::memcpy(row, &key, sizeof(key));
+    SetKey(row, key);
     AddToIndex(hash, row_number, &buckets_);
     ++size_;
     return Floats(row);
@@ -85,8 +94,10 @@ class SlabStore : public HashedStore {
     const Place place = Search(key, hash);
     if (place.slot < 0) return false;
     const uint32_t row_number = buckets_[place.bucket].rows[place.slot];
-    free_rows_.push_back(row_number);
-    is_free_.resize(used_rows_);
+    SetKey(rows_.Row(row_number), first_free_);
+    first_free_ = row_number;
+    ++free_rows_;
+    is_free_.resize(used_rows_);  // Reserve has made the room
     is_free_[row_number] = true;
     buckets_[place.bucket].tags[place.slot] = 0;
     for (uint64_t passed = Home(hash); passed != place.bucket; passed = Next(passed)) {
@@ -99,9 +110,9 @@ class SlabStore : public HashedStore {
   void Clear() {
     buckets_ = Buckets(0);
     rows_ = RowChunks(rows_.row_bytes(), arena_);
-    free_rows_ = std::vector<uint32_t>();
     is_free_ = std::vector<bool>();
-    used_rows_ = size_ = 0;
+    used_rows_ = free_rows_ = size_ = 0;
+    first_free_ = kNone;
   }
 
   void Resize(int64_t row_floats, int64_t keep) {
@@ -116,10 +127,11 @@ class SlabStore : public HashedStore {
   }
 
   int64_t size() const { return size_; }
+  int64_t row_floats() const { return (rows_.row_bytes() - RowBytes(0)) / sizeof(float); }
 
   int64_t MemoryBytes() const {
     return sizeof(*this) + buckets_.size() * sizeof(Bucket) + rows_.MemoryBytes() +
-           free_rows_.capacity() * sizeof(uint32_t) + is_free_.capacity() / 8;
+           is_free_.capacity() / 8;
   }
 
   int64_t Capacity() const { return buckets_.size() * kSlots * kMaxLoadPercent / 100; }
@@ -131,7 +143,7 @@ class SlabStore : public HashedStore {
   template <class Fn>
   int64_t ForEachFrom(int64_t position, int64_t limit, const Fn& fn) const {
     for (; position < used_rows_ && limit > 0; ++position) {
-      if (position < static_cast<int64_t>(is_free_.size()) && is_free_[position]) continue;
+      if (IsFree(position)) continue;
       char* row = rows_.Row(static_cast<uint32_t>(position));
       fn(KeyOf(row), Floats(row));
       --limit;
@@ -139,10 +151,20 @@ class SlabStore : public HashedStore {
     return position < used_rows_ ? position : -1;
   }
 
+  Status Check() const {
+    SPARSE_EMB_RETURN_IF_ERROR(CheckFreeRows());
+    SPARSE_EMB_RETURN_IF_ERROR(CheckIndex());
+    if (size_ == used_rows_ - free_rows_) return {};
+    return Error(Code::kDataLoss, used_rows_ - free_rows_, " rows are in use, but the size is ",
+                 size_);
+  }
+
  private:
+  friend struct StorePeer;
   static constexpr int kSlots = 12;
   static constexpr int64_t kMaxLoadPercent = 85;
   static constexpr uint8_t kSpilledForever = 255;
+  static constexpr int64_t kNone = -1;
 
   struct alignas(64) Bucket {
     uint8_t tags[kSlots];  // 0: empty
@@ -203,6 +225,7 @@ class SlabStore : public HashedStore {
     std::memcpy(&key, row, sizeof(key));
     return key;
   }
+  static void SetKey(char* row, int64_t key) { std::memcpy(row, &key, sizeof(key)); }
   static float* Floats(char* row) { return reinterpret_cast<float*>(row + sizeof(int64_t)); }
 
   Place Search(int64_t key, uint64_t hash) const {
@@ -244,11 +267,77 @@ class SlabStore : public HashedStore {
     buckets_ = std::move(buckets);
   }
 
+  bool IsFree(int64_t row) const {
+    return row < static_cast<int64_t>(is_free_.size()) && is_free_[row];
+  }
+
+  Status CheckFreeRows() const {
+    if (used_rows_ > rows_.Capacity() || static_cast<int64_t>(is_free_.size()) > used_rows_) {
+      return Error(Code::kDataLoss, used_rows_, " rows were handed out of ", rows_.Capacity(),
+                   ", and ", is_free_.size(), " have flags");
+    }
+    const int64_t flagged = std::count(is_free_.begin(), is_free_.end(), true);
+    int64_t listed = 0, row = first_free_;
+    for (; row != kNone && listed <= free_rows_; ++listed) {
+      if (row < 0 || !IsFree(row)) {
+        return Error(Code::kDataLoss, "the list of free rows has row ", row, ", which is not free");
+      }
+      row = KeyOf(rows_.Row(static_cast<uint32_t>(row)));
+    }
+    if (listed == free_rows_ && flagged == free_rows_) return {};
+    return Error(Code::kDataLoss, free_rows_, " rows are free, but ", flagged,
+                 " have the flag and ", listed > free_rows_ ? "more" : std::to_string(listed),
+                 " are in the list");
+  }
+
+  // Each slot has another row, because the search for a row's key ends at one slot; so where there
+  // are as many slots as rows in use, every row has its slot.
+  Status CheckIndex() const {
+    if ((buckets_.size() & (buckets_.size() - 1)) != 0) {
+      return Error(Code::kDataLoss, "the index has ", buckets_.size(), " buckets");
+    }
+    std::vector<uint32_t> passed_by(buckets_.size());
+    int64_t slots = 0;
+    for (uint64_t b = 0; b < buckets_.size(); ++b) {
+      for (int slot = 0; slot < kSlots; ++slot) {
+        if (buckets_[b].tags[slot] == 0) continue;
+        ++slots;
+        const int64_t row = buckets_[b].rows[slot];
+        if (row >= used_rows_ || IsFree(row)) {
+          return Error(Code::kDataLoss, "the index has row ", row, ", which is not in use");
+        }
+        const int64_t key = KeyOf(rows_.Row(buckets_[b].rows[slot]));
+        const uint64_t hash = HashKey(key);
+        if (buckets_[b].tags[slot] != Tag(hash)) {
+          return Error(Code::kDataLoss, "key ", key, " has the tag of another in the index");
+        }
+        const Place place = Search(key, hash);
+        if (place.slot < 0) return Error(Code::kDataLoss, "key ", key, " is not found");
+        if (place.bucket != b || place.slot != slot) {
+          return Error(Code::kDataLoss, "key ", key, " is in the index twice");
+        }
+        for (uint64_t p = Home(hash); p != b; p = Next(p)) ++passed_by[p];
+      }
+    }
+    if (slots != size_) {
+      return Error(Code::kDataLoss, slots, " keys are in the index, but the size is ", size_);
+    }
+    for (uint64_t b = 0; b < buckets_.size(); ++b) {
+      const uint32_t spilled = buckets_[b].spilled;
+      if (spilled == passed_by[b] || spilled == kSpilledForever) continue;
+      return Error(Code::kDataLoss, passed_by[b], " keys passed bucket ", b, " by, which counts ",
+                   spilled);
+    }
+    return {};
+  }
+
   std::shared_ptr<ChunkArena> arena_;
   RowChunks rows_;
   Buckets buckets_{0};
-  std::vector<uint32_t> free_rows_;
-  std::vector<bool> is_free_;  // the same by row; shorter than the rows where the rest is in use
+  // The free rows are a list: where a row has its key, a free one has the number of the next.
+  int64_t first_free_ = kNone;
+  int64_t free_rows_ = 0;
+  std::vector<bool> is_free_;  // by row; shorter than the rows where the rest is in use
   int64_t used_rows_ = 0;      // rows ever handed out: those in use and the free ones
   int64_t size_ = 0;
 };

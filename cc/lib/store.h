@@ -13,10 +13,12 @@
 //   float* Find(key, hash) const            the row, or null
 //   void Reserve(count)                     room for count more keys; may throw std::bad_alloc,
 //                                           and then nothing has changed
+//   void Trim()                             gives back what Reserve took and no key has; may throw
+//                                           and move rows as Reserve does
 //   float* Insert(key, hash)                a new row for a key that is not there, after Reserve;
 //                                           its floats are undefined. Other rows may have moved
 //                                           before (in Reserve), but do not move here
-//   bool Remove(key, hash)                  false if the key is not there
+//   bool Remove(key, hash)                  false if the key is not there; needs no memory
 //   void Clear()
 //   void Resize(row_floats, keep)           changes the rows' width, keeps the first `keep` floats;
 //                                           may throw as Reserve does
@@ -27,6 +29,12 @@
 //                                           the rows in the storage's order from `position` (0: the
 //                                           first) on, `limit` at most, but all of a position that
 //                                           holds several; returns the next, -1 after the last
+//   int64_t row_floats() const
+//   Status Check() const                    kDataLoss, with the key where there is one, if the
+//                                           parts of the store do not agree (that every key is
+//                                           found again is for sharded_rows_check.h); may throw as
+//                                           Reserve does
+//   friend struct StorePeer                 by which tests damage it
 //
 // `hash` is HashKey(key).
 #ifndef TF_SPARSE_EMB_CC_LIB_STORE_H_
@@ -38,6 +46,7 @@
 
 #include "cc/lib/hash.h"
 #include "cc/lib/huge_pages.h"
+#include "cc/lib/status.h"
 
 namespace sparse_emb {
 
@@ -46,6 +55,8 @@ inline constexpr int kShardBits = 6;
 inline constexpr int kShards = 1 << kShardBits;
 
 inline constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
+struct StorePeer;
 
 struct StoreOptions {
   int64_t row_floats = 0;

@@ -230,6 +230,11 @@ Status MakeTable(TableOptions options, std::unique_ptr<Table>* out) {
   if (options.storage == "index" && options.input_dim < 0) {
     return Error(Code::kInvalidArgument, "storage index needs an input_dim");
   }
+  // So that the bytes of a row, with its state and its counts, can be counted.
+  constexpr int64_t kMaxDim = int64_t{1} << 46, kMaxCounts = 1 << 20;
+  if (options.dim > kMaxDim) {
+    return Error(Code::kInvalidArgument, "dim must be at most 2^46, got ", options.dim);
+  }
   const MaxNorm& max_norm = options.max_norm;
   if (!(max_norm.limit >= 0.0f)) {
     return Error(Code::kInvalidArgument, "max_norm must be positive, or 0 for none, got ",
@@ -241,6 +246,9 @@ Status MakeTable(TableOptions options, std::unique_ptr<Table>* out) {
   const KeyCounts& key_counts = options.key_counts;
   if (key_counts.width < 0) {
     return Error(Code::kInvalidArgument, "num_counts must not be negative, got ", key_counts.width);
+  }
+  if (key_counts.width > kMaxCounts) {
+    return Error(Code::kInvalidArgument, "num_counts must be at most 2^20, got ", key_counts.width);
   }
   if (!(key_counts.decay > 0.0 && key_counts.decay <= 1.0)) {
     return Error(Code::kInvalidArgument, "count_decay must be in (0, 1], got ", key_counts.decay);

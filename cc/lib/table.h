@@ -8,7 +8,8 @@
 //
 // All methods are thread-safe: those that only read rows share the table, those that change rows
 // have it alone, so nobody sees half of an update. Each method validates, then mutates: one that
-// returns an error has changed nothing. Results do not depend on the number of threads of the pool.
+// returns an error, or throws std::bad_alloc, has changed nothing (but see Bind). Results do not
+// depend on the number of threads of the pool.
 #ifndef TF_SPARSE_EMB_CC_LIB_TABLE_H_
 #define TF_SPARSE_EMB_CC_LIB_TABLE_H_
 
@@ -107,7 +108,7 @@ class Table {
 
   // The error that Update would return for the table's binding, and that Update or Lookup with
   // `insert` would return because of max_rows: for an operation on several tables, which must not
-  // have changed one when another refuses. The keys must differ.
+  // have changed one when another refuses.
   virtual Status CheckUpdate(const RuleCall& rule, int64_t token) = 0;
   virtual Status CheckRoom(const int64_t* keys, int64_t n, WorkerPool* pool) = 0;
 
@@ -143,6 +144,12 @@ class Table {
   virtual int64_t MemoryBytes() = 0;
 
   virtual TableStatistics Statistics() = 0;
+
+  // Walks all rows and finds each again: a kDataLoss error that names the table, the key and what
+  // is wrong unless index and rows agree, no key is there twice, none is lost, each is where the
+  // hash, [0, input_dim) and `share` want it, and counts, and with `finite` rows and state, are
+  // finite. *rows is how many there are. Shares the table; costs about two searches a key.
+  virtual Status Check(const Share& share, bool finite, WorkerPool* pool, int64_t* rows) = 0;
 
   // Writes rows in the storage's order, from the position `cursor` on (0: the first), about `limit`
   // at most (all of a place that holds several). *next is where to go on, or -1 after the last row.

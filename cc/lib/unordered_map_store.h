@@ -9,6 +9,7 @@
 #include <memory>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "cc/lib/store.h"
 
@@ -38,6 +39,8 @@ class UnorderedMapStore : public HashedStore {
     }
   }
 
+  void Trim() { spare_ = Map(); }
+
   float* Insert(int64_t key, uint64_t) {
     auto node = spare_.extract(static_cast<int64_t>(spare_.size()) - 1);
     node.key() = key;
@@ -62,6 +65,7 @@ class UnorderedMapStore : public HashedStore {
   }
 
   int64_t size() const { return static_cast<int64_t>(rows_.size()); }
+  int64_t row_floats() const { return row_floats_; }
 
   int64_t MemoryBytes() const {
     // A node: next, key, pointer; and the allocator's 16 bytes for the node and for the row.
@@ -92,7 +96,24 @@ class UnorderedMapStore : public HashedStore {
     return position < buckets ? position : -1;
   }
 
+  Status Check() const {
+    std::vector<std::pair<const float*, int64_t>> owners;
+    owners.reserve(rows_.size());
+    for (const auto& [key, row] : rows_) {
+      if (row == nullptr) return Error(Code::kDataLoss, "key ", key, " has no row");
+      owners.emplace_back(row.get(), key);
+    }
+    std::sort(owners.begin(), owners.end());
+    for (size_t i = 1; i < owners.size(); ++i) {
+      if (owners[i - 1].first != owners[i].first) continue;
+      return Error(Code::kDataLoss, "keys ", owners[i - 1].second, " and ", owners[i].second,
+                   " share a row");
+    }
+    return {};
+  }
+
  private:
+  friend struct StorePeer;
   using Row = std::unique_ptr<float[]>;
   struct Hash {
     size_t operator()(int64_t key) const { return HashKey(key); }

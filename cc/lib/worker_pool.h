@@ -17,7 +17,8 @@ class WorkerPool {
 
   // Calls fn(begin, end) on disjoint ranges which cover [0, total), possibly at once, and returns
   // when all are done. `cost` is the rough time of one unit in nanoseconds: a pool uses it to
-  // choose how many ranges to make.
+  // choose how many ranges to make. Where fn throws std::bad_alloc, this throws it when all are
+  // done; fn throws nothing else.
   virtual void ParallelFor(int64_t total, int64_t cost,
                            const std::function<void(int64_t begin, int64_t end)>& fn) = 0;
 };

@@ -136,6 +136,25 @@ statistics: int64 [7]: rows; capacity, the rows that the index holds before it g
   of all; bytes of the embeddings; bytes of counts and optimizer state.
 )doc");
 
+REGISTER_OP("SparseEmb>EmbeddingTableCheck")
+    .Input("table: resource")
+    .Output("rows: int64")
+    .Attr("finite: bool = true")
+    .Attr("server: int >= 0 = 0")
+    .Attr("num_servers: int >= 1 = 1")
+    .SetIsStateful()
+    .SetShapeFn(ScalarShape)
+    .Doc(R"doc(
+Walks an embedding table and finds every key again. A DataLoss error names the table, the key and what
+is wrong unless index and rows agree, no key is there twice, none is lost, and all is finite.
+
+table: the table. Lookups that insert nothing go on beside the walk, changes wait for it.
+rows: int64 scalar, how many rows there are.
+finite: whether rows and optimizer state must be finite.
+server: which server's share of the keys the table has.
+num_servers: of how many; 1: it has all.
+)doc");
+
 REGISTER_OP("SparseEmb>EmbeddingTableCount")
     .Input("table: resource")
     .Input("keys: int64")

@@ -52,6 +52,25 @@ TEST(ScalesAreThoseOfNormsInDoublePrecision) {
   }
 }
 
+// The squares of 1e25 and the sums of 3e38 are beyond a float, the squares of 1e-25 below one.
+TEST(ScalesOfTheLongestAndShortestRowsAreThoseInDoublePrecision) {
+  Random random(3);
+  for (float p : kPowers) {
+    for (int64_t dim : {1, 2, 17, 64, 300}) {
+      for (float size : {1e-38f, 1e-25f, 1e18f, 1e19f, 1e25f, 3e38f}) {
+        SCOPED_TRACE("p ", p, ", dim ", dim, ", elements of size ", size);
+        const std::vector<float> row = Times(size, random.Floats(dim));
+        const double norm = NormOf(row, p);
+        for (float limit : {1e-36f, 1e-20f, 0.5f, 1e20f, 3e38f}) {
+          const double want = norm > limit ? limit / (norm + 1e-7) : 1.0;
+          if (std::abs(norm / limit - 1) < 1e-4 || want < 1e-36) continue;
+          EXPECT_NEAR(ScaleOf(row, limit, p), want, 1e-5 * want);
+        }
+      }
+    }
+  }
+}
+
 struct KnownNorm {
   std::vector<float> row;
   float p, norm;

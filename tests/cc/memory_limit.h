@@ -16,19 +16,24 @@
 namespace sparse_emb {
 namespace testing {
 
+// How much of its addresses the process uses.
+inline int64_t AddressBytes() {
+  long pages = 0;
+  FILE* statm = std::fopen("/proc/self/statm", "r");
+  EXPECT_EQ(std::fscanf(statm, "%ld", &pages), 1);
+  std::fclose(statm);
+  return pages * sysconf(_SC_PAGESIZE);
+}
+
 // While it lives, the process may take this much more memory. What was freed before must be in
 // large blocks, which go back to the system.
 class MemoryLimit {
  public:
   explicit MemoryLimit(int64_t bytes) {
     malloc_trim(0);
-    long pages = 0;
-    FILE* statm = std::fopen("/proc/self/statm", "r");
-    EXPECT_EQ(std::fscanf(statm, "%ld", &pages), 1);
-    std::fclose(statm);
     getrlimit(RLIMIT_AS, &old_limit_);
     rlimit limit = old_limit_;
-    limit.rlim_cur = pages * sysconf(_SC_PAGESIZE) + bytes;
+    limit.rlim_cur = AddressBytes() + bytes;
     setrlimit(RLIMIT_AS, &limit);
   }
   ~MemoryLimit() { setrlimit(RLIMIT_AS, &old_limit_); }

@@ -8,6 +8,7 @@
 #include "cc/lib/row_chunks.h"
 #include "cc/lib/slab_store.h"
 #include "tests/cc/keys.h"
+#include "tests/cc/memory_limit.h"
 #include "tests/cc/table_model.h"
 #include "tests/cc/testing.h"
 
@@ -81,7 +82,7 @@ TEST(ABucketOfRemovedKeysIsEmptyAgain) {
     for (int64_t key : keys) EXPECT_TRUE(!shard.Contains(key) && !shard.Remove(key));
     EXPECT_EQ(shard->size(), 0);
   }
-  EXPECT_LE(shard->MemoryBytes() - bytes, 64 * 4);  // the list of free rows
+  EXPECT_EQ(shard->MemoryBytes(), bytes);
 }
 
 // 255 keys and more have passed every bucket by, so that no search stops before it has seen all.
@@ -127,6 +128,29 @@ TEST(ChunkedRowsDoNotOverlapAndNeverMove) {
       EXPECT_LE(chunks.MemoryBytes(), (2 * count + 16) * row_bytes + (64 << 10));
     }
   }
+}
+
+// Regions without a chunk in use go back to the system, those with one stay, and so do its bytes.
+TEST(AnArenaThatIsTrimmedKeepsWhatIsInUse) {
+  constexpr int64_t kBytes = 1 << 20;
+  ChunkArena arena;
+  std::vector<char*> chunks;
+  for (int i = 0; i < 100; ++i) chunks.push_back(arena.Allocate(kBytes));  // four regions
+  char* const kept = chunks[50];
+  std::memset(kept, 7, kBytes);
+  for (char* chunk : chunks) {
+    if (chunk != kept) arena.Free(chunk, kBytes);
+  }
+  const int64_t before = AddressBytes();
+  arena.Trim();
+  EXPECT_LE(AddressBytes(), before - 3 * (32 << 20));
+  EXPECT_EQ(std::string(kept, kBytes), std::string(kBytes, 7));
+  std::set<char*> again;
+  for (int i = 0; i < 100; ++i) again.insert(arena.Allocate(kBytes));
+  EXPECT_EQ(again.size(), size_t{100});
+  EXPECT_EQ(again.count(kept), size_t{0});
+  for (char* chunk : again) std::memset(chunk, 9, kBytes);
+  EXPECT_EQ(std::string(kept, kBytes), std::string(kBytes, 7));
 }
 
 // What a table gives back, as when it is cleared, is taken again, and is zeros.

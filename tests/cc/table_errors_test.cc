@@ -286,6 +286,9 @@ TEST(CheckRoomForetellsThatATableIsFull) {
     EXPECT_OK(check(bad.table(), {1, 60, 2, 61, 3, 99}));
     const std::string part = "table 'item' has 8 of max_rows = 10 rows and cannot take 3 more";
     EXPECT_ERROR(check(bad.table(), {1, 60, 61, 99, 62}), Code::kResourceExhausted, part);
+    // A lookup may name an absent key twice: it needs one row.
+    EXPECT_OK(check(bad.table(), {60, 61, 60, 1, 61, 61}));
+    EXPECT_ERROR(check(bad.table(), {60, 61, 60, 62}), Code::kResourceExhausted, part);
     bad.ExpectUpdateError({1, 60, 61, 99, 62}, kAdagrad, bad.token(), Code::kResourceExhausted,
                           part);
     bad.ExpectLookupError({1, 60, 61, 99, 62}, true, Code::kResourceExhausted, part);
@@ -301,6 +304,8 @@ TEST(MakeTableNamesABadArgument) {
   for (int64_t dim : {0, -1}) {
     expect_error(UniformTable("slab", dim), Join("dim must be positive, got ", dim));
   }
+  const int64_t too_wide = (int64_t{1} << 46) + 1;
+  expect_error(UniformTable("slab", too_wide), Join("dim must be at most 2^46, got ", too_wide));
   for (int64_t input_dim : {0, -2}) {
     expect_error(UniformTable("slab", 1, input_dim), Join("input_dim must be positive, or -1"));
   }
@@ -321,6 +326,8 @@ TEST(MakeTableNamesABadArgument) {
   options = UniformTable("slab", 1);
   options.key_counts.width = -1;
   expect_error(options, "num_counts must not be negative, got -1");
+  options.key_counts.width = (1 << 20) + 1;
+  expect_error(options, "num_counts must be at most 2^20, got 1048577");
   options.key_counts.width = 1;
   for (double decay : {0.0, -0.5, 1.5, static_cast<double>(NAN)}) {
     options.key_counts.decay = decay;
@@ -363,6 +370,8 @@ TEST(ABindWithoutMemoryKeepsAllEmbeddings) {
                    "out of memory in table 'item'");
     }
     EXPECT_EQ(table->Size(), kKeys);
+    int64_t rows;
+    EXPECT_OK(table->Check({}, true, &pool, &rows));
     EXPECT_ERROR(table->Update(keys.data(), initial.data(), 1, kSgd, 0, true, &pool),
                  Code::kFailedPrecondition, "is bound to no optimizer");
     EXPECT_OK(table->Lookup(keys.data(), kKeys, false, Missing::kZeros, now.data(), &pool));

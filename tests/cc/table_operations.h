@@ -242,6 +242,9 @@ class RandomOperations {
     ExpectSameRows(content.RowsByKey(), model_.Export(with_state));
     ExpectCounts(content.counts, model_.GetCounts(content.keys));
     if (random_.OneIn(3)) exported_ = content;
+    int64_t rows = 0;
+    EXPECT_OK(table_->Check({}, /*finite=*/true, pool_, &rows));
+    EXPECT_EQ(rows, model_.size());
   }
 
   // By rows that were exported before, perhaps under another optimizer, or by any.

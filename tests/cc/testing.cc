@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <new>
 #include <numeric>
 #include <thread>
 
@@ -84,14 +85,20 @@ void StdThreadPool::ParallelFor(int64_t total, int64_t,
   for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_.Below(i)]);
 
   std::atomic<size_t> next{0};
+  std::atomic<bool> no_memory{false};
   const auto work = [&] {
-    for (size_t i = next++; i < order.size(); i = next++) fn(cuts[order[i]], cuts[order[i] + 1]);
+    try {
+      for (size_t i = next++; i < order.size(); i = next++) fn(cuts[order[i]], cuts[order[i] + 1]);
+    } catch (const std::bad_alloc&) {
+      no_memory = true;
+    }
   };
   std::vector<std::thread> others;
   const int64_t count = std::min<int64_t>(threads_, order.size());
   for (int64_t i = 1; i < count; ++i) others.emplace_back(work);
   work();
   for (std::thread& other : others) other.join();
+  if (no_memory) throw std::bad_alloc();
 }
 
 int RunTests(const std::vector<std::string>& parts) {

@@ -16,15 +16,28 @@ def as_keys(keys, name="keys"):
     Raises:
         TypeError: for any other dtype.
     """
-    if isinstance(keys, (list, tuple)) and any(isinstance(key, bool) for key in tf.nest.flatten(keys)):
+    is_python = isinstance(keys, (list, tuple, int))
+    if is_python and any(isinstance(key, bool) for key in tf.nest.flatten(keys)):
         raise TypeError(f"{name} must be int32, int64 or string, got bool")
     # The hint makes int64 of Python's ints and of an empty list. NumPy arrays go without: it would cast their floats.
-    keys = tf.convert_to_tensor(keys, dtype_hint=tf.int64 if isinstance(keys, (list, tuple)) else None)
+    keys = as_tensor(keys, name, "int32, int64 or string", dtype_hint=tf.int64 if is_python else None)
     check_key_dtype(keys.dtype, name)
     if keys.dtype == tf.string:
         fingerprints = tf.fingerprint(tf.reshape(keys, [-1]))
         return tf.reshape(tf.bitcast(fingerprints, tf.int64), tf.shape(keys))
     return tf.cast(keys, tf.int64)
+
+
+def as_tensor(value, name, kind, **options):
+    """Returns tf.convert_to_tensor(value, **options).
+
+    Raises:
+        TypeError: if it cannot be; names the argument and says that it must be `kind`.
+    """
+    try:
+        return tf.convert_to_tensor(value, **options)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name} must be {kind}, got {type(value).__name__}: {error}") from error
 
 
 def check_key_dtype(dtype, name="keys"):
