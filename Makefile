@@ -9,6 +9,7 @@
 #   make test-sanitizers   runs the tests of cc/lib under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 #   make test-asan-ops   runs the tests of the ops on a library that is built with AddressSanitizer
 #   make fuzz     fuzzes cc/lib, FUZZ_SECONDS=60 each target (installs Debian's clang if there is none)
+#   make stress   a minute of everything at once on each storage, 10,000 tables made and dropped, tensors of 2^31 elements
 #   make build    builds the op library in place
 #   make lint     checks style
 #   make bench    runs the benchmarks beside FBGEMM, PyTorch, TFRA and Keras (an hour or so); make bench-quick a part of each
@@ -30,8 +31,8 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 .PHONY: $(VENV)/.config
 endif
 
-.PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus \
-  build lint format bench bench-quick wheel clean
+.PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus build \
+  lint format bench bench-quick wheel clean stress
 
 din: build
 	$(BIN)/python examples/din/train.py
@@ -40,7 +41,7 @@ din-ps: build
 	$(BIN)/python examples/din/train_ps.py
 
 test: build test-cc
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster --ignore tests/stress
 
 test-cc: build/plain/cc_tests
 	build/plain/cc_tests
@@ -90,6 +91,10 @@ fuzz-corpus: build/fuzz/cc_fuzzer
 	    tests/fuzz/corpus/$$target build/fuzz/found/$$target || exit 1; \
 	done
 
+stress: build
+	STRESS_SECONDS=60 LEAK_CYCLES=10000 $(BIN)/python -m pytest -q -s tests/test_concurrency.py tests/test_leaks.py \
+	  tests/stress
+
 build: $(VENV)/.built
 
 lint: $(INSTALLED)
@@ -125,7 +130,7 @@ $(VENV)/.config:
 	@printf '%s' '$(CONFIG)' > $@
 
 $(INSTALLED): pyproject.toml Makefile $(VENV)/.config
-	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist pyarrow pyyaml tensorboard \
+	$(PIP) install "$(TENSORFLOW)" "setuptools>=64" wheel pytest pytest-xdist hypothesis pyarrow pyyaml tensorboard \
 	  "ruff==0.17.*" "clang-format==23.*"
 	@# tf_keras has TensorFlow's minor version, and requires the package `tensorflow`, which need not be the one here.
 	$(PIP) install --no-deps "tf_keras==$$($(BIN)/python -c \
