@@ -1,8 +1,13 @@
-"""DIN example: AUC and GAUC against all pairs."""
+"""DIN example: AUC and GAUC against all pairs, and against scikit-learn (golden/make_sklearn_auc.py)."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from din import metrics
+
+SKLEARN = json.loads((Path(__file__).parent / "golden" / "sklearn_auc.json").read_text())["cases"]
 
 
 def auc_of_pairs(labels, scores):
@@ -38,6 +43,13 @@ def test_gauc_weights_each_users_auc_by_impressions(seed, tied):
             total += of_user.sum() * auc_of_pairs(labels[of_user], scores[of_user])
             impressions += of_user.sum()
     assert metrics.gauc(users, labels, scores) == pytest.approx(total / impressions, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", SKLEARN.values(), ids=SKLEARN)
+def test_auc_and_gauc_are_those_of_scikit_learn(case):
+    users, labels, scores = (np.array(case[name]) for name in ("users", "labels", "scores"))
+    assert metrics.auc(labels, scores) == pytest.approx(case["auc"], abs=1e-12)
+    assert metrics.gauc(users, labels, scores) == pytest.approx(case["gauc"], abs=1e-12)
 
 
 def test_gauc_leaves_out_users_of_one_class():

@@ -6,7 +6,6 @@ Letters: E examples, L clicks in the log, B examples of a batch, T positions of 
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 # Padding is named by the mask, never by its id: any int64, this one too, may be a real item.
 PADDING = 0
@@ -112,18 +111,22 @@ def shuffled_batches(lengths, batch_size, rng, window=50):
     return batches
 
 
+def epoch_of_batches(dataset, examples, batch_size, rng=None):
+    """Yields the padded batches of one epoch, in NumPy; with `rng`, in a random order."""
+    if rng is None:
+        indices = np.split(np.arange(len(examples)), range(batch_size, len(examples), batch_size))
+    else:
+        indices = shuffled_batches(examples.lengths, batch_size, rng)
+    for index in indices:
+        yield padded_batch(dataset, examples[index])
+
+
 def batched(dataset, examples, batch_size, shuffle_seed=None):
     """A `tf.data.Dataset` of padded batches; with `shuffle_seed`, in a new random order at each epoch."""
+    import tensorflow as tf  # here, so that torch_reference.py reads the same batches without it
+
     rng = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
     num_batches = -(-len(examples) // batch_size)
-
-    def generate():
-        if rng is None:
-            indices = np.split(np.arange(len(examples)), range(batch_size, len(examples), batch_size))
-        else:
-            indices = shuffled_batches(examples.lengths, batch_size, rng)
-        for index in indices:
-            yield padded_batch(dataset, examples[index])
 
     def spec(rank, dtype):
         return tf.TensorSpec([None] * rank, dtype)
@@ -136,5 +139,7 @@ def batched(dataset, examples, batch_size, shuffle_seed=None):
         "history_categories": spec(2, tf.int64),
         "history_mask": spec(2, tf.bool),
     }
-    batches = tf.data.Dataset.from_generator(generate, output_signature=(inputs, spec(1, tf.float32)))
+    batches = tf.data.Dataset.from_generator(
+        lambda: epoch_of_batches(dataset, examples, batch_size, rng), output_signature=(inputs, spec(1, tf.float32))
+    )
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(8)

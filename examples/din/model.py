@@ -1,4 +1,14 @@
-"""The Deep Interest Network (Zhou et al., KDD 2018, arXiv 1706.06978) and its base model.
+"""The Deep Interest Network (Zhou et al., KDD 2018, arXiv 1706.06978) and the models it is compared with.
+
+All have the same tables, batch normalisation and MLP, and differ in how they see the history:
+
+- base: its mean.
+- wide-deep: its mean; and a weight for each pair of the candidate's category and one of the history's, averaged
+  (Cheng et al., 2016, arXiv 1606.07792; the weight of each item is the bias that all models have).
+- pnn: its mean; and the inner products of item and category, of candidate and history, in place of the elementwise
+  product of candidate and history (Qu et al., ICDM 2016, arXiv 1611.00144).
+- din: its sum, weighed by attention to the candidate.
+- dien: the last state of two recurrent layers (Zhou et al., AAAI 2019, arXiv 1809.03672; `evolution.py`).
 
 Letters: B examples, T history positions, W width of an item (item ++ category embedding).
 """
@@ -6,94 +16,12 @@ Letters: B examples, T history positions, W width of an item (item ++ category e
 import keras
 from keras import ops
 
-ACTIVATIONS = ("dice", "prelu", "sigmoid")
-ATTENTIONS = ("softmax", "plain")
-MODELS = ("din", "base")
+from din.activations import make_activation
+from din.attention import LocalActivationUnit, MeanPooling
+from din.crosses import InnerProducts, PairIds
+from din.evolution import InterestEvolution
 
-
-class Dice(keras.layers.Layer):
-    """The paper's activation: f(s) = p s + (1 - p) alpha s, p = sigmoid((s - E[s]) / sqrt(Var[s] + 1e-8)).
-
-    E and Var are those of the batch in training and moving averages otherwise; alpha [units] starts at zero.
-    """
-
-    def build(self, input_shape):
-        """Creates alpha and the moving averages."""
-        self.alpha = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="alpha")
-        self.standardize = keras.layers.BatchNormalization(epsilon=1e-8, center=False, scale=False)
-        self.standardize.build(input_shape)
-
-    def call(self, inputs, training=None):
-        """Inputs [B, units] -> [B, units]."""
-        p = ops.sigmoid(self.standardize(inputs, training=training))
-        return (p + (1 - p) * self.alpha) * inputs
-
-
-def make_activation(name):
-    """A new activation layer, for [B, units]."""
-    if name == "dice":
-        return Dice()
-    if name == "prelu":
-        return keras.layers.PReLU()
-    if name == "sigmoid":
-        return keras.layers.Activation("sigmoid")
-    raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
-
-
-class LocalActivationUnit(keras.layers.Layer):
-    """Pools the history by how much each position matters for the candidate.
-
-    The weight of a position is an MLP over [query, key, query - key, query * key] -> 80 -> 40 -> 1. With attention
-    "plain" it is used as it is, the form of the paper; with "softmax" the weights are scaled by 1/sqrt(W) and
-    normalised over the positions of the history, the form of the authors' code. The hidden layers are sigmoids, as
-    there: Dice would take its statistics over padding.
-    """
-
-    def __init__(self, attention="softmax", hidden=(80, 40), **kwargs):
-        super().__init__(**kwargs)
-        if attention not in ATTENTIONS:
-            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
-        self.attention = attention
-        self.mlp = [keras.layers.Dense(units, activation="sigmoid") for units in hidden[1:]] + [keras.layers.Dense(1)]
-        self.first_units = hidden[0]
-
-    def build(self, query_shape, keys_shape, valid_shape):
-        """Creates the MLP's weights."""
-        self.kernel = self.add_weight(shape=(4 * keys_shape[-1], self.first_units), name="kernel")
-        self.bias = self.add_weight(shape=(self.first_units,), initializer="zeros", name="bias")
-        shape = (*keys_shape[:-1], self.first_units)
-        for layer in self.mlp:
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-
-    def weights_of(self, query, keys, valid):
-        """The weight of each position, [B, T]; zero at padding."""
-        # [q, k, q - k, q * k] @ kernel, by blocks of the kernel: half the products, and no [B, T, 4 W] tensor.
-        of_query, of_key, of_difference, of_product = ops.split(self.kernel, 4, axis=0)
-        query = query[:, None, :]
-        scores = query @ (of_query + of_difference) + keys @ (of_key - of_difference) + (query * keys) @ of_product
-        scores = ops.sigmoid(scores + self.bias)
-        for layer in self.mlp:
-            scores = layer(scores)
-        scores = scores[:, :, 0]
-        if self.attention == "softmax":
-            scores = ops.where(valid, scores / keys.shape[-1] ** 0.5, -1e9)
-            scores = ops.softmax(scores, axis=-1)
-        return ops.where(valid, scores, 0.0)
-
-    def call(self, query, keys, valid):
-        """Query [B, W], keys [B, T, W], valid bool [B, T] -> history vector [B, W]; zeros for an empty history."""
-        return ops.einsum("bt,btw->bw", self.weights_of(query, keys, valid), keys)
-
-
-class MeanPooling(keras.layers.Layer):
-    """The base model's pooling: the mean over the history, whatever the candidate."""
-
-    def call(self, keys, valid):
-        """Keys [B, T, W], valid bool [B, T] -> history vector [B, W]; zeros for an empty history."""
-        weights = ops.cast(valid, keys.dtype)
-        count = ops.sum(weights, axis=1, keepdims=True)
-        return ops.einsum("bt,btw->bw", weights, keys) / ops.maximum(count, 1.0)
+MODELS = ("base", "wide-deep", "pnn", "din", "dien")
 
 
 class SharedBatchNormalization(keras.layers.Layer):
@@ -128,19 +56,27 @@ def build_model(
     batch_norm=True,
     user_table=False,
     item_bias=True,
+    auxiliary_weight=1.0,
+    regularization=0.0,
+    occurrences=None,
 ):
-    """DIN, or with model="base" mean pooling in place of attention, as a functional Keras model that returns logits.
+    """One of MODELS, as a functional Keras model that returns logits.
 
     Args:
         make_embedding: function(column, dim, initializer, name) -> an embedding layer for the ids of the column
-            "user", "item" or "category".
+            "user", "item", "category" or, for wide-deep, "category_pair".
+        model: "base", "wide-deep", "pnn", "din" or "dien"; see above.
         embedding_dim: width of each table; an item is item ++ category, W = 2 * embedding_dim.
-        attention: "softmax" or "plain", see `LocalActivationUnit`.
+        attention: "softmax" or "plain", of din and dien; see `LocalActivationUnit`.
         activation: "dice", "prelu" or "sigmoid", of the MLP's hidden layers.
         hidden: units of the MLP's hidden layers.
         batch_norm: normalise the history vector and the candidate (`SharedBatchNormalization`).
         user_table: give the MLP an embedding of the user id as well.
         item_bias: add a trained bias per item to the logit.
+        auxiliary_weight: of dien's auxiliary loss.
+        regularization: strength of `MiniBatchAwareRegularization` on the item and category tables, tse layers both;
+            0 is none.
+        occurrences: with it, {"item": (ids, counts), "category": (ids, counts)} of the training examples.
 
     Returns:
         keras.Model: inputs as of `dataset.padded_batch`, output float32 [B, 1].
@@ -163,18 +99,39 @@ def build_model(
 
     if model == "din":
         history = LocalActivationUnit(attention, name="attention")(candidate, keys, valid)
+    elif model == "dien":
+        evolution = InterestEvolution(LocalActivationUnit(attention), auxiliary_weight, name="evolution")
+        history = evolution(candidate, keys, history_ids["history_items"], valid)
     else:
         history = MeanPooling(name="mean")(keys, valid)
     if batch_norm:
         history, candidate = SharedBatchNormalization(name="batch_norm")(history, candidate)
 
-    features = [history, candidate, history * candidate]
+    features = [history, candidate]
+    if model == "pnn":
+        fields = ops.reshape(ops.concatenate([candidate, history], axis=-1), (-1, 4, embedding_dim))
+        features.append(InnerProducts(name="products")(fields))
+    else:
+        features.append(history * candidate)
     if user_table:
         features.append(make_embedding("user", embedding_dim, "uniform", name="user_table")(ids["user"]))
     hidden_layer = ops.concatenate(features, axis=-1)
     for units in hidden:
         hidden_layer = make_activation(activation)(keras.layers.Dense(units)(hidden_layer))
     logits = keras.layers.Dense(1, name="logits")(hidden_layer)
+    if model == "wide-deep":
+        pairs = PairIds()(ids["category"], history_ids["history_categories"])
+        weights = make_embedding("category_pair", 1, "zeros", name="pair_weights")(pairs)
+        logits = logits + MeanPooling(name="wide")(weights, valid)
     if item_bias:
         logits = logits + make_embedding("item", 1, "zeros", name="item_bias")(ids["item"])
-    return keras.Model({**ids, **history_ids, "history_mask": valid}, logits, name=model)
+    if regularization:
+        from din.regularization import MiniBatchAwareRegularization  # here: the Keras-only baselines run without tse
+
+        for table, column, clicked in (
+            (item_table, "item", history_ids["history_items"]),
+            (category_table, "category", history_ids["history_categories"]),
+        ):
+            regularize = MiniBatchAwareRegularization(regularization, table, *occurrences[column])
+            logits = regularize(logits, ids[column], clicked, valid)
+    return keras.Model({**ids, **history_ids, "history_mask": valid}, logits, name=model.replace("-", "_"))

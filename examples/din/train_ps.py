@@ -40,6 +40,8 @@ def parse_arguments(arguments=None):
     options = train.parse_arguments(arguments, parser)
     if options.embedding != "tse":
         parser.error(f"--embedding {options.embedding} is for one machine: use train.py")
+    if options.mini_batch_regularization or options.evaluations_per_epoch > 1:
+        parser.error("--mini-batch-regularization and --evaluations-per-epoch are for one machine: use train.py")
     if "TF_CONFIG" in os.environ and options.batches_dir is None:
         parser.error("the cluster of TF_CONFIG needs --batches-dir")
     return options
