@@ -8,6 +8,7 @@ The same data, batches and order as train.py of the same seed, the same layers a
 import argparse
 import json
 import pathlib
+import resource
 import sys
 import time
 
@@ -97,7 +98,7 @@ class Din(nn.Module):
 
 
 class Batches(torch.utils.data.IterableDataset):
-    """The batches of all epochs, made by a worker process while the model trains."""
+    """The batches of all epochs."""
 
     def __init__(self, dataset, examples, batch_size, epochs=1, shuffle_seed=None):
         self.arguments = dataset, examples, batch_size
@@ -108,9 +109,10 @@ class Batches(torch.utils.data.IterableDataset):
         for _ in range(self.epochs):
             yield from epoch_of_batches(*self.arguments, rng)
 
-    def load(self):
+    def load(self, workers):
         """An iterable of (inputs, labels), tensors."""
-        return torch.utils.data.DataLoader(self, batch_size=None, num_workers=1, prefetch_factor=8)
+        prefetch = 8 if workers else None
+        return torch.utils.data.DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=prefetch)
 
 
 def evaluate(model, dataset):
@@ -118,14 +120,18 @@ def evaluate(model, dataset):
     examples = dataset.held_out
     model.eval()
     with torch.no_grad():
-        batches = Batches(dataset, examples, EVALUATION_BATCH_SIZE).load()
+        batches = Batches(dataset, examples, EVALUATION_BATCH_SIZE).load(workers=0)
         scores = torch.cat([model(inputs) for inputs, _ in batches]).numpy()
     model.train()
     return metrics.auc(examples.labels, scores), metrics.gauc(examples.users, examples.labels, scores)
 
 
 def train(model, dataset, learning_rate, epochs, seed, batch_size=128, evaluations_per_epoch=1):
-    """Trains and returns the curve: of each evaluation the seconds of training before it, AUC and GAUC."""
+    """Trains on batches that a worker process makes meanwhile.
+
+    Returns: the curve: of each evaluation the seconds of training before it, AUC and GAUC; and the seconds of processor
+        time of the training, those of the worker included.
+    """
     tables = model.tables()
     others = [parameter for parameter in model.parameters() if all(parameter is not table for table in tables)]
     optimizers = [
@@ -133,8 +139,9 @@ def train(model, dataset, learning_rate, epochs, seed, batch_size=128, evaluatio
         torch.optim.Adam(others, lr=learning_rate, eps=1e-7),
     ]
     steps = -(-len(dataset.train) // batch_size)
-    curve, seconds, began = [], 0.0, time.perf_counter()
-    batches = Batches(dataset, dataset.train, batch_size, epochs, shuffle_seed=seed).load()
+    curve, seconds, cpu_seconds = [], 0.0, 0.0
+    began, cpu_began = time.perf_counter(), time.process_time()
+    batches = Batches(dataset, dataset.train, batch_size, epochs, shuffle_seed=seed).load(workers=1)
     for step, (inputs, labels) in enumerate(batches):
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -144,11 +151,13 @@ def train(model, dataset, learning_rate, epochs, seed, batch_size=128, evaluatio
         done = step % steps + 1
         if done * evaluations_per_epoch // steps > (done - 1) * evaluations_per_epoch // steps:
             seconds += time.perf_counter() - began
+            cpu_seconds += time.process_time() - cpu_began
             auc, gauc = evaluate(model, dataset)
             curve.append([round(value, 5) for value in (seconds, auc, gauc)])
             print(f"step {step + 1}: AUC {auc:.4f}, GAUC {gauc:.4f}", flush=True)
-            began = time.perf_counter()
-    return curve
+            began, cpu_began = time.perf_counter(), time.process_time()
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN)  # it has ended with the last batch
+    return curve, cpu_seconds + worker.ru_utime + worker.ru_stime
 
 
 def main(arguments=None):
@@ -165,7 +174,7 @@ def main(arguments=None):
     torch.manual_seed(options.seed)
     dataset, num_rows = data.load(options.dataset, options.data_dir, options.split).reindexed()
     model = Din(num_rows)
-    curve = train(
+    curve, cpu_seconds = train(
         model,
         dataset,
         options.learning_rate,
@@ -182,6 +191,7 @@ def main(arguments=None):
         "auc": auc,
         "gauc": gauc,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "examples_per_second": round(options.epochs * len(dataset.train) / seconds),
         "table_rows": sum(len(table) for table in model.tables()),
         "table_bytes": sum(4 * table.numel() for table in model.tables()),

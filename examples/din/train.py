@@ -95,9 +95,9 @@ def parse_arguments(arguments=None, parser=None):
     if options.embedding == "keras" and options.mini_batch_regularization:
         parser.error("--mini-batch-regularization needs --embedding tse")
     if options.optimizer == "sgd":
-        if options.decay_rate is None and options.decay_steps is None:
+        if options.decay_rate is None:
             options.decay_rate = SGD_DECAY_RATE
-        if options.decay_rate is not None and options.decay_steps is None:
+        if options.decay_steps is None:
             options.decay_steps = SGD_DECAY_STEPS
         if options.clip_norm is None:
             options.clip_norm = SGD_CLIP_NORM
@@ -163,7 +163,7 @@ class Evaluation(keras.callbacks.Callback):
 
     Attributes:
         auc, gauc: the last.
-        train_seconds: float, without those of evaluation.
+        train_seconds, cpu_seconds: float, without those of evaluation; the latter of all threads of the process.
         curve: of each evaluation the seconds of training before it, AUC and GAUC.
     """
 
@@ -174,12 +174,12 @@ class Evaluation(keras.callbacks.Callback):
         self.split = split
         self.published_protocol = published_protocol
         self.per_epoch = per_epoch
-        self.train_seconds = 0.0
+        self.train_seconds = self.cpu_seconds = 0.0
         self.curve = []
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
-        self.began = time.perf_counter()
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
     def on_train_batch_end(self, batch, logs=None):
         """Evaluates where a part of the epoch ends; its last ends with the epoch."""
@@ -195,6 +195,7 @@ class Evaluation(keras.callbacks.Callback):
     def evaluate(self):
         """Stops the clock, scores the held-out examples and starts it again."""
         self.train_seconds += time.perf_counter() - self.began
+        self.cpu_seconds += time.process_time() - self.cpu_began
         users, labels = self.examples.users, self.examples.labels
         scores = self.scores()
         if self.published_protocol:
@@ -205,7 +206,7 @@ class Evaluation(keras.callbacks.Callback):
         self.auc = metrics.auc(labels, scores)
         self.gauc = metrics.gauc(users, labels, scores)
         self.curve.append([round(value, 5) for value in (self.train_seconds, self.auc, self.gauc)])
-        self.began = time.perf_counter()
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
     def scores(self):
         """The logits of the held-out examples, [E]."""
@@ -283,6 +284,7 @@ def report(options, evaluation, tables, num_examples, more_settings=()):
         "gauc": round(evaluation.gauc, 5),
         **{name: round(value, 5) for name, value in ceiling.items()},
         "seconds": round(evaluation.train_seconds, 1),
+        "cpu_seconds": round(evaluation.cpu_seconds, 1),
         "examples_per_second": round(num_examples / evaluation.train_seconds),
         "table_rows": rows,
         "table_bytes": size,
