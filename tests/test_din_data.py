@@ -1,14 +1,16 @@
 """DIN example: readers, negative sampling, the leave-one-out protocol, batches."""
 
+import dataclasses
 import gzip
-import json
+import hashlib
 import pathlib
 import random
 
 import numpy as np
 import pytest
-from din import amazon_raw, data
+from din import data
 from din.dataset import PADDING, batched, padded_batch, shuffled_batches
+from din.lines import MalformedFile
 
 REAL_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(
@@ -129,19 +131,56 @@ def test_sports_reader_counts_items_from_zero(tmp_path):
     np.testing.assert_array_equal(categories, CATEGORIES)
 
 
+def test_days_stay_beside_their_clicks(tmp_path):
+    write_video_games(tmp_path)
+    users, items, days, _ = data.read_video_games_clicks(tmp_path)
+    np.testing.assert_array_equal(users, [0, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(items, np.concatenate(SEQUENCES))
+    np.testing.assert_array_equal(days, [10, 11, 12, 10, 10, 11, 12])
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["0\t0\t10", "0\tx\t11"], r"user_item_day\.tsv\.gz, line 2: .*'x'"),
-        (["0\t0\t10", "0\t1"], r"line 2: must hold 3 integers"),
-        (["1\t0\t10", "0\t1\t10"], r"line 2: users must ascend"),
-        (["0\t5\t10"], r"an item is outside the 5 items"),
+        (["0\t0\t10", "0\tx\t11"], r"user_item_day\.tsv\.gz, line 2: field 'item' must be an integer, got 'x'"),
+        (["0\t0\t10", "0\t1"], r"line 2: must hold 3 integers \(user, item, day\), got '0\\t1'"),
+        (["0\t0\t10", ""], r"line 2: must hold 3 integers"),
+        (["1\t0\t10", "0\t1\t10"], r"line 2: users must ascend, got 0 after 1"),
+        (["0\t0\t10", "0\t1\t9"], r"line 2: the days of a user must ascend, got 9 after 10"),
+        (["0\t5\t10"], r"line 1: item must be in \[0, 5\), the category file's, got 5"),
         ([], r"is empty"),
     ],
 )
 def test_malformed_processed_file_is_named(tmp_path, rows, message):
     write_video_games(tmp_path, rows)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MalformedFile, match=message):
+        data.read_video_games(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1 3 2", "4 six"], r"core_seq\.txt\.gz, line 2: field 2 must be an integer, got 'six'"),
+        (["1 3 2", "0 1"], r"line 2: item must be in \[1, 6\), the category file's, got 0"),
+        (["1 3 2", ""], r"line 2: must hold some integers, got ''"),
+    ],
+)
+def test_malformed_line_of_sports_is_named(tmp_path, rows, message):
+    write_gzip(tmp_path / "amazon_sports_5core_seq.txt.gz", rows)
+    write_gzip(tmp_path / "amazon_sports_5core_item_cate.txt.gz", ["0", *map(str, CATEGORIES)])
+    with pytest.raises(MalformedFile, match=message):
+        data.read_sports(tmp_path)
+
+
+def test_files_are_compared_with_the_checksums_beside_them(tmp_path):
+    write_video_games(tmp_path)
+    path = tmp_path / "amazon_video_games_user_item_day.tsv.gz"
+    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text(f"{right}  {path.name}\n{'0' * 64}  another_file.gz\n")
+    assert_sequences_equal(data.read_video_games(tmp_path)[0], SEQUENCES)
+    sums.write_text(f"{'0' * 64}  {path.name}\n")
+    with pytest.raises(MalformedFile, match=rf"user_item_day.*sha256 is {right}, SHA256SUMS has 0000"):
         data.read_video_games(tmp_path)
 
 
@@ -160,82 +199,6 @@ def test_real_data_counts(name, training_examples, test_pairs, items, categories
     assert len(np.unique(dataset.log_categories)) == categories
 
 
-# ---- raw Amazon files ----
-
-
-def review(user, asin, time):
-    return json.dumps({"reviewerID": user, "asin": asin, "unixReviewTime": time, "reviewText": "fine", "overall": 5.0})
-
-
-REVIEWS = [
-    *(review("B", asin, time) for asin, time in [("x", 5), ("y", 4), ("z", 4), ("x", 1), ("w", 9)]),
-    *(review("A", asin, time) for asin, time in [("v", 1), ("w", 2), ("x", 3), ("y", 4), ("z", 5)]),
-    *(review("few", asin, 1) for asin in ["v", "unseen", "x", "y"]),
-]
-META = [
-    "{'asin': 'v', 'categories': [['Games', 'PC'], ['Games', 'Kids\\' toys']], 'title': 'one'}",
-    json.dumps({"asin": "w", "categories": [["Games", "PC"]]}),
-    "{'asin': 'x', 'categories': [['Games']]}",
-    "",
-    "{'asin': 'y', 'categories': [['Games', 'PC']]}",
-    "{'asin': 'not reviewed'}",
-]
-
-
-def write_raw(folder, reviews=REVIEWS, meta=META, compressed=True):
-    if compressed:
-        write_gzip(folder / "reviews_Games.json.gz", reviews)
-        write_gzip(folder / "meta_Games.json.gz", meta)
-    else:
-        (folder / "reviews_Games.json").write_text("\n".join(reviews) + "\n", encoding="utf-8")
-        (folder / "meta_Games.json").write_text("\n".join(meta) + "\n", encoding="utf-8")
-
-
-@pytest.mark.parametrize("compressed", [True, False])
-def test_raw_reader(tmp_path, compressed):
-    write_raw(tmp_path, compressed=compressed)
-    sequences, categories = amazon_raw.read(tmp_path)
-    # Users A, B; items v w x y z. B's reviews of one second stay in the order of the file.
-    assert_sequences_equal(sequences, [[0, 1, 2, 3, 4], [2, 3, 4, 2, 1]])
-    # Categories by name: the unknown one (z), Games (x), Kids' toys (v), PC (w, y).
-    np.testing.assert_array_equal(categories, [2, 3, 1, 3, 0])
-
-
-def test_raw_files_follow_the_published_protocol(tmp_path):
-    write_raw(tmp_path, [*REVIEWS, *(review("C", "zz", time) for time in range(5))])
-    dataset = data.load("amazon-raw", tmp_path)
-    assert (len(dataset.train), len(dataset.held_out)) == (2 * 3 * 3, 2 * 3)
-    np.testing.assert_array_equal(dataset.held_out.items[::2], [5, 2, 6])
-
-
-@pytest.mark.parametrize(
-    ("reviews", "meta", "message"),
-    [
-        ([*REVIEWS, '{"reviewerID": '], META, r"reviews_Games\.json\.gz, line 15: neither a JSON object"),
-        ([*REVIEWS, "[1, 2]"], META, r"line 15: must be an object, got list"),
-        ([*REVIEWS, '{"reviewerID": "A", "unixReviewTime": 1}'], META, r"line 15: field 'asin' is missing"),
-        ([*REVIEWS, review("A", "v", "1")], META, r"line 15: field 'unixReviewTime' must be int, got '1'"),
-        (REVIEWS[10:], META, r"no user has 5 reviews"),
-        (REVIEWS, [*META, "{'asin': 'x'}"], r"meta_Games\.json\.gz, line 7: field 'categories' is missing"),
-        (REVIEWS, [*META, "{'asin': 'x', 'categories': [[]]}"], r"line 7: field 'categories' must end in a path"),
-        (REVIEWS, [*META, "{'asin': open('x')}"], r"line 7: neither a JSON object nor a Python literal"),
-    ],
-)
-def test_malformed_raw_line_is_named(tmp_path, reviews, meta, message):
-    write_raw(tmp_path, reviews, meta)
-    with pytest.raises(ValueError, match=message):
-        amazon_raw.read(tmp_path)
-
-
-def test_raw_folder_must_hold_one_file_of_each_kind(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"must hold one file reviews_\*\.json or .*found \[\]"):
-        amazon_raw.read(tmp_path)
-    write_raw(tmp_path)
-    write_raw(tmp_path, compressed=False)
-    with pytest.raises(FileNotFoundError, match=r"reviews_Games\.json', 'reviews_Games\.json\.gz"):
-        amazon_raw.read(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -250,6 +213,20 @@ def test_load_names_the_wrong_argument(arguments, message):
 
 
 # ---- batches ----
+
+
+def test_users_of_one_click_give_no_examples():
+    dataset = data.leave_one_out([np.array([2]), *SEQUENCES, np.array([1])], CATEGORIES)
+    assert set(dataset.train.users) | set(dataset.held_out.users) == {2, 3}
+
+
+def test_batch_of_empty_histories_has_no_positions():
+    dataset = data.leave_one_out(SEQUENCES, CATEGORIES)
+    examples = dataclasses.replace(dataset.train, lengths=np.zeros_like(dataset.train.lengths))
+    inputs, _ = padded_batch(dataset, examples)
+    assert inputs["history_items"].shape == inputs["history_mask"].shape == (len(examples), 0)
+    inputs, _ = padded_batch(dataset, dataset.train[:0])
+    assert inputs["history_items"].shape == (0, 0)
 
 
 def test_padded_batch_pads_to_the_longest_history():

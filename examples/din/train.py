@@ -33,7 +33,7 @@ SGD_CLIP_NORM = 5.0
 SGD_DECAY_RATE, SGD_DECAY_STEPS = 0.1, 336_000
 # Fixed beforehand, never picked on the test. Click logs are read once: a second pass overfits them; the few rows of the
 # Amazon files take two.
-EPOCHS = {"generated": 1, "video-games": 2, "sports": 2, "amazon-raw": 2}
+EPOCHS = {"generated": 1, "video-games": 2, "sports": 2, "prepared": 2}
 EVALUATION_BATCH_SIZE = 1024
 
 
