@@ -41,6 +41,29 @@ class Dataset:
     train: Examples
     held_out: Examples
 
+    def mapped(self, new_ids):
+        """The same data with other ids: new_ids(column, ids) of each of the columns "user", "item" and "category"."""
+
+        def mapped_examples(examples):
+            return dataclasses.replace(
+                examples,
+                users=new_ids("user", examples.users),
+                items=new_ids("item", examples.items),
+                categories=new_ids("category", examples.categories),
+            )
+
+        return Dataset(
+            log_items=new_ids("item", self.log_items),
+            log_categories=new_ids("category", self.log_categories),
+            train=mapped_examples(self.train),
+            held_out=mapped_examples(self.held_out),
+        )
+
+    def hashed(self):
+        """The same data with ids spread over all 64 bits, as ids are that nobody has numbered."""
+        salts = {"item": 1, "user": 2, "category": 3}
+        return self.mapped(lambda column, ids: hashed_ids(ids, salts[column]))
+
     def reindexed(self):
         """The same data with users, items and categories numbered 1, 2, ..., as `keras.layers.Embedding` needs them.
 
@@ -53,24 +76,17 @@ class Dataset:
         }
         vocabularies = {name: np.unique(np.concatenate(arrays)) for name, arrays in columns.items()}
 
-        def dense(name, ids):
-            return np.searchsorted(vocabularies[name], ids) + 1
-
-        def dense_examples(examples):
-            return dataclasses.replace(
-                examples,
-                users=dense("user", examples.users),
-                items=dense("item", examples.items),
-                categories=dense("category", examples.categories),
-            )
-
-        dataset = Dataset(
-            log_items=dense("item", self.log_items),
-            log_categories=dense("category", self.log_categories),
-            train=dense_examples(self.train),
-            held_out=dense_examples(self.held_out),
-        )
+        dataset = self.mapped(lambda column, ids: np.searchsorted(vocabularies[column], ids) + 1)
         return dataset, {name: len(vocabulary) + 1 for name, vocabulary in vocabularies.items()}
+
+
+def hashed_ids(numbers, salt):
+    """int64 ids spread over all 64 bits: splitmix64 of (number, salt), a bijection for each salt."""
+    with np.errstate(over="ignore"):
+        bits = numbers.astype(np.uint64) + np.uint64(salt) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return (bits ^ (bits >> np.uint64(31))).view(np.int64)
 
 
 def padded_batch(dataset, examples):

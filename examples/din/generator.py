@@ -17,7 +17,7 @@ import dataclasses
 
 import numpy as np
 
-from din.dataset import Dataset, Examples
+from din.dataset import Dataset, Examples, hashed_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +145,3 @@ def _interests(config, rng):
     num_leaves = config.parents * config.leaves_per_parent
     interests = rng.integers(num_leaves, size=(config.users, config.max_interests))
     return interests, rng.integers(config.min_interests, config.max_interests + 1, size=config.users)
-
-
-def hashed_ids(numbers, salt):
-    """int64 ids spread over all 64 bits: splitmix64 of (number, salt), a bijection for each salt."""
-    with np.errstate(over="ignore"):
-        bits = numbers.astype(np.uint64) + np.uint64(salt) * np.uint64(0x9E3779B97F4A7C15)
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return (bits ^ (bits >> np.uint64(31))).view(np.int64)

@@ -58,6 +58,7 @@ def make_parser(description="Trains DIN on generated click logs or on Amazon dat
     add("--dataset", "what to train on", choices=data.NAMES, default="generated")
     add("--data-dir", "folder of the files of any dataset but generated")
     add("--split", "which examples are held out and evaluated", choices=data.SPLITS, default="test")
+    add("--hash-ids", "give tables 64-bit hashes of the ids instead of the ids", action=on_off, default=False)
     add("--model", "how the history is seen; base pools it by its mean", choices=model.MODELS, default="din")
     add("--embedding", "layer of the tables", choices=("tse", "keras"), default="tse")
     add("--optimizer", "of tables and network", choices=tuple(LEARNING_RATES), default="row_wise_adam")
@@ -216,6 +217,8 @@ class Evaluation(keras.callbacks.Callback):
 def load(options):
     """The dataset, and the rows that tables of --embedding keras need for it, None for others."""
     dataset, num_rows = data.load(options.dataset, options.data_dir, options.split), None
+    if options.hash_ids:
+        dataset = dataset.hashed()
     if options.embedding == "keras":
         dataset, num_rows = dataset.reindexed()
     print(
@@ -277,7 +280,7 @@ def report(options, evaluation, tables, num_examples, more_settings=()):
             f"{options.split} AUC {evaluation.auc:.4f} of at most {ceiling['ceiling_auc']:.4f}, the true probabilities'"
         )
     rows, size = table_sizes(options.embedding, tables)
-    settings = ("dataset", "split", "model", "embedding", "optimizer", "learning_rate", "epochs", "seed")
+    settings = ("dataset", "split", "hash_ids", "model", "embedding", "optimizer", "learning_rate", "epochs", "seed")
     result = {
         **{name: getattr(options, name) for name in (*settings, *more_settings)},
         "auc": round(evaluation.auc, 5),
