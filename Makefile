@@ -10,6 +10,8 @@
 #   make test-asan-ops   runs the tests of the ops on a library that is built with AddressSanitizer
 #   make fuzz     fuzzes cc/lib, FUZZ_SECONDS=60 each target (installs Debian's clang if there is none)
 #   make stress   a minute of everything at once on each storage, 10,000 tables made and dropped, tensors of 2^31 elements
+#   make test-matrix   runs all tests on the oldest and the newest TensorFlow, on every Python found, and installs the wheels
+#   make bazel    builds the op library with Debian's Bazel and runs the op tests on it
 #   make build    builds the op library in place
 #   make lint     checks style
 #   make bench    runs the benchmarks beside FBGEMM, PyTorch, TFRA and Keras (an hour or so); make bench-quick a part of each
@@ -32,7 +34,7 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 endif
 
 .PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus build \
-  lint format bench bench-quick wheel clean stress
+  lint format bench bench-quick wheel clean stress test-matrix bazel
 
 din: build
 	$(BIN)/python examples/din/train.py
@@ -94,6 +96,23 @@ fuzz-corpus: build/fuzz/cc_fuzzer
 stress: build
 	STRESS_SECONDS=60 LEAK_CYCLES=10000 $(BIN)/python -m pytest -q -s tests/test_concurrency.py tests/test_leaks.py \
 	  tests/stress
+
+# MATRIX has its flags: make test-matrix MATRIX="--python 3.13 --tensorflow 2.20 2.21"
+test-matrix:
+	$(PYTHON) tests/versions/run.py $(MATRIX)
+
+# The op tests run on a copy of the package with Bazel's library in it.
+BAZEL_PACKAGES := bazel-bootstrap bazel-rules-java bazel-rules-proto
+STAGE := $(abspath build/bazel)
+OP_TESTS := $(wildcard tests/test_embedding_*.py) tests/test_variable.py tests/test_storages.py tests/test_optimizers.py
+bazel: $(INSTALLED)
+	dpkg -s $(BAZEL_PACKAGES) > /dev/null 2>&1 || { apt-get update -q && apt-get install -qy $(BAZEL_PACKAGES); }
+	bazel build --config=debian --override_repository=rules_cc=$(CURDIR)/bazel/rules_cc \
+	  --repo_env=TF_PYTHON=$(abspath $(BIN)/python) //:op_library
+	rm -rf $(STAGE) && mkdir -p $(STAGE) && cp -r tf_sparse_emb $(STAGE)
+	cp -f build/bazel-bin/_ops.so build/bazel-bin/_build_info.py $(STAGE)/tf_sparse_emb
+	cd $(STAGE) && $(abspath $(BIN))/python -c "import tf_sparse_emb as t; print(t.__file__); assert t.__file__.startswith('$(STAGE)')"
+	PYTHONPATH=$(STAGE) $(BIN)/pytest -q $(OP_TESTS)
 
 build: $(VENV)/.built
 

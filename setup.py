@@ -25,14 +25,15 @@ ROOT = Path(__file__).parent.resolve()
 VERSION = "0.1.0"
 OLDEST_TENSORFLOW, NEWEST_TENSORFLOW = (2, 18), (2, 21)
 
+# Bazel reads these two lists and VERSION from this file (bazel/installed_tensorflow.py): plain literals.
+# No fused multiply-add (-ffp-contract): rows must have the same bits on every processor, see cc/lib/cpu_dispatch.h.
+# fmt: off
 COMPILE_FLAGS = [
-    *("-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"),
-    # Rows must have the same bits on every processor: no fused multiply-add (see cc/lib/cpu_dispatch.h).
-    "-ffp-contract=off",
-    *("-fno-math-errno", "-fno-trapping-math"),
-    *("-Wall", "-Wno-sign-compare"),
+    "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections",
+    "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-sign-compare",
 ]
 LINK_FLAGS = ["-shared", "-Wl,--gc-sections", "-Wl,--strip-all"]
+# fmt: on
 
 
 def import_tensorflow():
