@@ -108,11 +108,12 @@ class EmbeddingStitchRowsOp : public Kernel {
   using Kernel::Kernel;
 
   void Run(OpKernelContext* ctx) override {
-    OpInputList parts, positions;
+    OpInputList parts, positions, anchors;
     const Tensor* keys;
     OP_REQUIRES_OK(ctx, ctx->input_list("parts", &parts));
     OP_REQUIRES_OK(ctx, ctx->input_list("positions", &positions));
     OP_REQUIRES_OK(ctx, ctx->input("keys", &keys));
+    OP_REQUIRES_OK(ctx, ctx->input_list("anchors", &anchors));
     OP_REQUIRES_OK(ctx, CheckRank("keys", *keys, 1));
     const int64_t n = keys->NumElements();
     OP_REQUIRES_OK(ctx, CheckPositions(positions, n));
@@ -122,6 +123,10 @@ class EmbeddingStitchRowsOp : public Kernel {
       OP_REQUIRES_OK(ctx, CheckRank("parts", parts[s], 2));
       OP_REQUIRES_OK(ctx, CheckDim("parts", parts[s], 0, positions[s].NumElements()));
       OP_REQUIRES_OK(ctx, CheckDim("parts", parts[s], 1, dim));
+    }
+    for (const Tensor& anchor : anchors) {
+      OP_REQUIRES_OK(ctx, CheckRank("anchor", anchor, 2));
+      OP_REQUIRES_OK(ctx, CheckDim("anchor", anchor, 1, dim));
     }
     Tensor* rows;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({n, dim}), &rows));

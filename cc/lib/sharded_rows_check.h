@@ -91,7 +91,7 @@ class RowChecker {
     std::vector<double> values(counts.width);
     counts.Get(row + rows_.counts_at(), updates_, values.data());
     for (int64_t k = 0; k < counts.width; ++k) {
-      if (std::isfinite(values[k])) continue;
+      if (!finite_ || std::isfinite(values[k])) continue;
       return Error(Code::kDataLoss, "count ", k, " of key ", key, " is ", values[k]);
     }
     return {};

@@ -6,6 +6,7 @@
 #define TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -142,6 +143,11 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     if (!keys_differ) SPARSE_EMB_RETURN_IF_ERROR(CheckKeysDiffer(keys, n, pool));
     const KeyCounts& counts = options().key_counts;
+    for (int64_t i = 0; i < n * counts.width; ++i) {
+      if (std::isfinite(amounts[i])) continue;
+      return Error(Code::kInvalidArgument, "amounts must be finite, got ", amounts[i], " for key ",
+                   keys[i / counts.width], " (table '", options().name, "')");
+    }
     const std::unique_lock lock = LockAlone();
     logs_.Add(keys, n);
     rows_.ForEachRow(keys, n, pool, [&](int64_t i, float* row) {

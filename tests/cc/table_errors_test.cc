@@ -78,6 +78,7 @@ class BadCalls {
     };
     EXPECT_ERROR(table_->ReadRows(keys.data(), keys.size(), allocate, &pool_), code, part);
   }
+  void SpoilAmount(int64_t i, double value) { amounts_[i] = value; }
   // The table still takes updates from the optimizer that it is bound to.
   void ExpectBound() {
     const int64_t key = 3;
@@ -106,7 +107,7 @@ class BadCalls {
  private:
   SerialPool pool_;
   const std::vector<float> values_ = Random(5).Floats(16 * kDim);
-  const std::vector<double> amounts_ = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+  std::vector<double> amounts_ = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
   const std::unique_ptr<Table> table_;
   int64_t token_ = 0;
   int64_t stale_token_ = 0;
@@ -183,6 +184,11 @@ TEST(ABadCountChangesNothing) {
     BadCalls bad(options);
     bad.ExpectCountError({1, 60, 2, 60, 1}, Code::kInvalidArgument,
                          "keys must differ, got key 60 at positions 1 and 3 (table 'item')");
+    if (options.key_counts.width > 0) {
+      bad.SpoilAmount(5, NAN);  // with two counts a key, of the third key
+      bad.ExpectCountError({1, 60, 2}, Code::kInvalidArgument,
+                           "amounts must be finite, got nan for key 2 (table 'item')");
+    }
     bad.ExpectBound();
   });
 }

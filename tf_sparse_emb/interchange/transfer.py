@@ -76,6 +76,8 @@ def import_table(table, source, *, name=None, replace=False, with_state=False):
         ValueError: if the rows cannot be put into the table.
         FileNotFoundError: if there is nothing at a path.
         RuntimeError: if the source changes meanwhile.
+        tf.errors.ResourceExhaustedError: if there is no memory for all; the table has the rows in part then (with
+            with_state: those that it had).
     """
     check_table(table)
     if with_state and not replace:
