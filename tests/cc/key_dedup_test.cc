@@ -43,10 +43,10 @@ TEST(RepeatedKeysAreNumberedByFirstOccurrence) {
   }
 }
 
-// Nearly all keys differ, so that there are more than the scratch is made for; then the first come
+// As many keys differ as let the scratch grow, whose size is a power of two; then the first come
 // again.
 TEST(KeysAreKnownAfterTheScratchHasGrown) {
-  for (int64_t n : {1300, 24000}) {
+  for (int64_t n : {1280, 20000}) {
     std::vector<int64_t> keys = DenseKeys(n);
     for (int64_t i = 0; i < n; ++i) keys[i] *= 0x10001;
     for (int64_t i = 0; i < n / 15; ++i) keys.push_back(keys[i * 7]);

@@ -140,7 +140,7 @@ const Case kCases[] = {
     {{"row_wise_adam", {0.01f, 0.0f, 0.9f, 1e-3f, 0.02f}}, 0, &RowWiseAdamTwin},
     {{"momentum", {0.01f, 0.9f, 0.0f, 0.0f}}, 0, &MomentumTwin},
     {{"momentum", {0.01f, 0.9f, 1.0f, 0.02f}}, 0, &MomentumTwin},
-    {{"adagrad", {0.05f, 1e-7f, 0.02f}}, 0.1f, &AdagradTwin},
+    {{"adagrad", {0.05f, 0.02f, 0.02f}}, 0.1f, &AdagradTwin},
     // Fades at the steps 7, 14, ..., as k begins below 1.
     {{"adagrad_decay", {0.05f, 7.0f, 0.5f, 0.1f, 0.02f}}, 0.1f, &AdagradDecayTwin},
     {{"adam", {0.001f, 0.9f, 0.999f, 1e-7f, 0.02f}}, 0, &AdamTwin<false>},
