@@ -12,6 +12,7 @@
 #   make stress   a minute of everything at once on each storage, 10,000 tables made and dropped, tensors of 2^31 elements
 #   make test-matrix   runs all tests on the oldest and the newest TensorFlow, on every Python found, and installs the wheels
 #   make bazel    builds the op library with Debian's Bazel and runs the op tests on it
+#   make mutants  puts bugs into a copy of the sources, one by one, and reports those that no test finds
 #   make build    builds the op library in place
 #   make lint     checks style
 #   make bench    runs the benchmarks beside FBGEMM, PyTorch, TFRA and Keras (an hour or so); make bench-quick a part of each
@@ -34,7 +35,7 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 endif
 
 .PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus build \
-  lint format bench bench-quick wheel clean stress test-matrix bazel
+  lint format bench bench-quick wheel clean stress test-matrix bazel mutants
 
 din: build
 	$(BIN)/python examples/din/train.py
@@ -113,6 +114,9 @@ bazel: $(INSTALLED)
 	cp -f build/bazel-bin/_ops.so build/bazel-bin/_build_info.py $(STAGE)/tf_sparse_emb
 	cd $(STAGE) && $(abspath $(BIN))/python -c "import tf_sparse_emb as t; print(t.__file__); assert t.__file__.startswith('$(STAGE)')"
 	PYTHONPATH=$(STAGE) $(BIN)/pytest -q $(OP_TESTS)
+
+mutants: build build/plain/cc_tests
+	$(BIN)/python tests/mutants/run.py
 
 build: $(VENV)/.built
 
