@@ -426,11 +426,11 @@ PYTHON = [
         "tests/test_layer.py::test_only_training_true_inserts",
     ),
     Mutation(
-        "the config has not the seed that was drawn",
+        "the config has the seed of before a load",
         "tf_sparse_emb/layers/embedding.py",
         '            "seed": self.seed,\n            **super()',
         "            **super()",
-        "tests/test_layer.py::test_the_same_config_gives_the_same_rows_even_when_the_seed_was_drawn",
+        "tests/test_saving_table_files.py::test_the_seed_that_was_loaded_is_in_the_config_of_the_layer",
     ),
     Mutation(
         "a snapshot lacks the optimizer's state",
