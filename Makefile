@@ -3,6 +3,7 @@
 #
 #   make din      trains DIN on generated click logs and prints its AUC beside the best reachable
 #   make din-ps   the same on parameter servers: a cluster of processes on this machine
+#   make notebook runs examples/din/din.ipynb and writes its outputs into it; make notebook-quick a part of it, writing nothing
 #   make test     runs all tests
 #   make test-crash   kills processes that save, damages files, fills disks
 #   make test-cluster   kills workers, servers and chiefs of clusters
@@ -35,13 +36,20 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 endif
 
 .PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus build \
-  lint format bench bench-quick wheel clean stress test-matrix bazel mutants
+  lint format bench bench-quick wheel clean stress test-matrix bazel mutants notebook notebook-quick
 
 din: build
 	$(BIN)/python examples/din/train.py
 
 din-ps: build
 	$(BIN)/python examples/din/train_ps.py
+
+# On the Amazon Video Games files where DATA_DIR names their folder, else on generated data.
+notebook: build $(VENV)/.notebook
+	$(BIN)/python examples/din/run_notebook.py
+
+notebook-quick: build $(VENV)/.notebook
+	$(BIN)/python examples/din/run_notebook.py --quick
 
 test: build test-cc
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster --ignore tests/stress
@@ -158,6 +166,10 @@ $(INSTALLED): pyproject.toml Makefile $(VENV)/.config
 	@# tf_keras has TensorFlow's minor version, and requires the package `tensorflow`, which need not be the one here.
 	$(PIP) install --no-deps "tf_keras==$$($(BIN)/python -c \
 	  'from tensorflow import version; print(*version.VERSION.split(".")[:2], sep=".")').*"
+	touch $@
+
+$(VENV)/.notebook: $(INSTALLED)
+	$(PIP) install nbclient ipykernel matplotlib
 	touch $@
 
 $(VENV)/.built: $(INSTALLED) $(SOURCES)
