@@ -105,5 +105,3 @@ def test_stream_is_predicted_before_it_is_trained_on(tmp_path, monkeypatch):
     assert frozen["rows"][1:] == [12, 12]  # and that of unknown items
     assert dynamic["auc"][0] is None
     assert all(0 < auc < 1 for each in (dynamic, frozen) for auc in each["auc"][1:] + each["gauc"][1:])
-    again = stream.main([*arguments, "--vocabulary", "dynamic", "--out", str(tmp_path / "again.json")])
-    assert again["runs"][0] == dynamic
