@@ -20,8 +20,10 @@ def result(tmp_path_factory):
         "PYTHONPATH": os.pathsep.join([root, str(PROGRAM.parent), os.environ.get("PYTHONPATH", "")]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    command = [sys.executable, str(PROGRAM), str(tmp_path_factory.mktemp("bad_ops"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    folder = tmp_path_factory.mktemp("bad_ops")
+    command = [sys.executable, str(PROGRAM), str(folder)]
+    # There, because some of the spoilt paths can be written to.
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"ended with {done.returncode} at '{lines[-1:]}': {done.stderr[-3000:]}"
     return json.loads(lines[-1].removeprefix("RESULT"))
