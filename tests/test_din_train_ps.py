@@ -105,6 +105,8 @@ def test_no_process_outlives_the_command(flags, tmp_path, number):
     ("arguments", "config", "message"),
     [
         (["--embedding", "keras"], None, "--embedding keras is for one machine: use train.py"),
+        (["--evaluations-per-epoch", "2"], None, "--evaluations-per-epoch are for one machine: use train.py"),
+        (["--mini-batch-regularization", "0.01"], None, "are for one machine: use train.py"),
         (["--workers", "0"], None, "must be at least 1, got 0"),
         (["--wire-dtype", "int8"], None, "invalid choice: 'int8'"),
         ([], "{}", "the cluster of TF_CONFIG needs --batches-dir"),

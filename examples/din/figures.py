@@ -26,10 +26,12 @@ COLORS = {
 
 
 def machine(study):
-    """Where the runs of a study were made."""
+    """Where the runs of a study were made, and how busy it was with other work."""
     runs = next(iter(experiments.read(study).values()))
     where = next(iter(runs.values()))["machine"]
-    return f"{where['cpu']}, {where['cores']} cores"
+    loads = [content["load"] for of_name in experiments.read(study).values() for content in of_name.values()]
+    shared = f"; shared, load {min(loads):.0f} to {max(loads):.0f}" if max(loads) > where["cores"] + 1 else ""
+    return f"{where['cpu']}, {where['cores']} cores{shared}"
 
 
 def draw_contest(path):
@@ -68,9 +70,7 @@ def draw_models(path):
         axes.plot(of_model[1:], [place] * (len(of_model) - 1), "D", color="#555555", fillstyle="none", markersize=5)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        "GAUC of the test pairs; dots: a seed each, bars: their means; hollow: published re-runs", fontsize=9
-    )
+    axes.set_xlabel("GAUC of the test pairs. Dots: a seed each, bars: means; hollow: published re-runs", fontsize=9)
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Video Games under the published protocol", fontsize=10)

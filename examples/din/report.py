@@ -73,31 +73,31 @@ def costs(runs):
     return [f"{an_epoch(runs, 'seconds'):.0f}", f"{result['table_rows']:,}", f"{result['table_bytes']:,}"]
 
 
-MODEL_HEADER = ["model", "AUC", "GAUC", "seconds an epoch", "table rows", "table bytes"]
+def model_rows(found):
+    """A line below `model_table`'s header for each model."""
+    base = found.get("base", {})
+    for name, runs in found.items():
+        ahead = "" if name == "base" else difference(runs, base)
+        yield [TITLES[name], spread(runs, "auc"), spread(runs, "gauc"), ahead, *costs(runs)]
 
 
-def model_row(name, runs):
-    """A line below MODEL_HEADER."""
-    return [TITLES[name], spread(runs, "auc"), spread(runs, "gauc"), *costs(runs)]
+def model_table(rows):
+    """Models, their quality and their costs."""
+    return table(["model", "AUC", "GAUC", "minus base", "seconds an epoch", "table rows", "table bytes"], rows)
 
 
 def models():
     """Video Games: our models and what is published."""
-    rows = [model_row(name, runs) for name, runs in experiments.read("models").items()]
+    rows = list(model_rows(experiments.read("models")))
     for name, (first, *again) in PUBLISHED.items():
         runs_again = f" (re-run: {', '.join(digits(value)[:-1] for value in again)})" if again else ""
-        rows.append([f"{name}, as published", "", digits(first)[:-1] + runs_again, "", "", ""])
-    return table(MODEL_HEADER, rows)
+        rows.append([f"{name}, as published", "", digits(first)[:-1] + runs_again, "", "", "", ""])
+    return model_table(rows)
 
 
 def sports():
     """Sports: DIN against mean pooling, the same seeds."""
-    found = experiments.read("sports")
-    text = table(MODEL_HEADER, [model_row(name, runs) for name, runs in found.items()])
-    if len(found) == 2:
-        paired = difference(found["din"], of=found["base"])
-        text += f"\nDIN minus base, GAUC, paired by seed, with its standard error: {paired}.\n"
-    return text
+    return model_table(model_rows(experiments.read("sports")))
 
 
 def ablations():
