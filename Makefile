@@ -10,7 +10,6 @@
 #   make test-sanitizers   runs the tests of cc/lib under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 #   make test-asan-ops   runs the tests of the ops on a library that is built with AddressSanitizer
 #   make fuzz     fuzzes cc/lib, FUZZ_SECONDS=60 each target (installs Debian's clang if there is none)
-#   make stress   a minute of everything at once on each storage, 10,000 tables made and dropped, tensors of 2^31 elements
 #   make test-matrix   runs all tests on the oldest and the newest TensorFlow, on every Python found, and installs the wheels
 #   make bazel    builds the op library with Debian's Bazel and runs the op tests on it
 #   make mutants  puts bugs into a copy of the sources, one by one, and reports those that no test finds
