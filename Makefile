@@ -54,7 +54,8 @@ notebook-quick: build $(VENV)/.notebook
 test: build test-cc
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster
 
-test-cc: build/plain/cc_tests
+test-cc:
+	$(MAKE) --jobs=$$(nproc) build/plain/cc_tests
 	build/plain/cc_tests
 
 test-crash: build
@@ -63,7 +64,8 @@ test-crash: build
 test-cluster: build
 	$(BIN)/python -m pytest -q tests/cluster
 
-test-sanitizers: build/asan/cc_tests build/tsan/cc_tests
+test-sanitizers:
+	$(MAKE) --jobs=$$(nproc) build/asan/cc_tests build/tsan/cc_tests
 	UBSAN_OPTIONS=print_stacktrace=1 build/asan/cc_tests
 	build/tsan/cc_tests
 
