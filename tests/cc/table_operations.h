@@ -243,7 +243,8 @@ class RandomOperations {
     ExpectCounts(content.counts, model_.GetCounts(content.keys));
     if (random_.OneIn(3)) exported_ = content;
     int64_t rows = 0;
-    EXPECT_OK(table_->Check({}, /*finite=*/true, pool_, &rows));
+    // State that is restored may be of any sign, and then an update makes NaN.
+    EXPECT_OK(table_->Check({}, /*finite=*/false, pool_, &rows));
     EXPECT_EQ(rows, model_.size());
   }
 
