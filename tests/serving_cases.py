@@ -71,6 +71,13 @@ def _collection(concat):
     return tse.EmbeddingCollection(tables, features, concat=concat)
 
 
+def _alike(combiner, **features):
+    """Features of one width and combiner, side by side."""
+    tables = [tse.TableConfig(table, None, 4, seed=seed) for seed, table in enumerate(dict.fromkeys(features.values()))]
+    configs = [tse.FeatureConfig(feature, table, combiner) for feature, table in features.items()]
+    return tse.EmbeddingCollection(tables, configs, concat=True)
+
+
 # output -> (layer, the input or inputs of its call)
 LAYERS = {
     **{f"storage_{s}": (_embedding(storage=s), "keys") for s in reference.HASH_STORAGES},
@@ -94,6 +101,8 @@ LAYERS = {
     "mixed_float16": (_embedding(dtype="mixed_float16"), "keys"),
     "collection": (_collection(False), ("key", "user", "bags", "small", "keys")),
     "collection_concat": (_collection(True), ("key", "user", "bags", "small", "keys")),
+    "collection_side_by_side": (_alike(None, user="user", key="item"), ("user", "key")),
+    "collection_pooled_side_by_side": (_alike("mean", keys="k", bags="item", small="k"), ("keys", "bags", "small")),
 }
 
 INPUTS = {

@@ -47,6 +47,7 @@ class StockOps:
         input_dims,
         with_splits,
         with_kept,
+        same_bags,
     ):
         """Lays keys in bags; see `tf_sparse_emb.ops.embedding_bags`."""
         self._on_call()
@@ -84,8 +85,10 @@ class StockOps:
                 all_splits.append(first_key + splits[1:])
             kept.append(position + places)
             first_key, position = first_key + sizes[-1], position + size_in
+        with tf.control_dependencies([_assert_same(num_bags, names)] if same_bags else []):
+            bag_keys = tf.identity(_concat(all_keys))
         return (
-            _concat(all_keys),
+            bag_keys,
             _ends(sizes),
             _ends(num_bags),
             tf.concat([[0], *all_splits], 0) if with_splits else tf.zeros([0], tf.int64),
@@ -130,9 +133,17 @@ class StockOps:
         self._on_call()
         return self._find_table(table).contains(keys)
 
-    def sparse_emb_embedding_duplicate(self, rows, inverse, *, combiner, row_splits, weights):
-        """The gather, or pooled rows."""
+    def sparse_emb_embedding_duplicate(self, rows, inverse, *, combiner, row_splits, weights, num_features):
+        """The gather, or pooled rows; those of several features side by side."""
         self._on_call()
+        values = self._duplicate(rows, inverse, combiner, row_splits, weights)
+        if num_features == 1:
+            return values
+        width = values.shape[1]
+        by_feature = tf.reshape(values, [num_features, -1, width])
+        return tf.reshape(tf.transpose(by_feature, [1, 0, 2]), [-1, num_features * width])
+
+    def _duplicate(self, rows, inverse, combiner, row_splits, weights):
         if inverse is not self._identity:
             rows = tf.gather(rows, inverse)
         if combiner == "none":
@@ -174,6 +185,12 @@ def _assert_splits(splits, keys, name):
     is_right = (splits[0] == 0) & (splits[-1] == tf.size(keys, tf.int64)) & tf.reduce_all(splits[1:] >= splits[:-1])
     message = f"row_splits must go from 0 to the number of keys and not descend ({name}), got"
     return tf.raw_ops.Assert(condition=is_right, data=[message, splits], summarize=20)
+
+
+def _assert_same(num_bags, names):
+    is_same = tf.reduce_all(tf.equal(tf.stack(num_bags), num_bags[0]))
+    message = f"all features must have as many bags ({', '.join(names)}), got"
+    return tf.raw_ops.Assert(condition=is_same, data=[message, tf.stack(num_bags)], summarize=len(names))
 
 
 def _bag_of_each(splits, num_keys):
