@@ -33,14 +33,14 @@ CPP = [
     Mutation(
         "a slot of slab is not moved on growth",
         "cc/lib/slab_store.h",
-        "for (int slot = 0; slot < kSlots; ++slot)",
-        "for (int slot = 1; slot < kSlots; ++slot)",
+        "for (const Bucket& bucket : buckets_) {\n      for (int slot = 0;",
+        "for (const Bucket& bucket : buckets_) {\n      for (int slot = 1;",
         "tests/cc/slab_test.cc::KeysOfOneBucketComeAndGo",
     ),
     Mutation(
         "a removed row of slab is handed out twice",
         "cc/lib/slab_store.h",
-        "      free_rows_.pop_back();\n",
+        "      first_free_ = KeyOf(rows_.Row(row_number));\n",
         "",
         "tests/cc/slab_test.cc::KeysOfOneBucketComeAndGo",
     ),
@@ -103,8 +103,8 @@ CPP = [
     Mutation(
         "the gradient of a repeated key is lost",
         "cc/lib/grad_reduce.cc",
-        "SPARSE_EMB_INLINE_LAMBDA { Add(columns",
-        "SPARSE_EMB_INLINE_LAMBDA { Copy(columns",
+        "Add(of_feature + r * stride",
+        "Copy(of_feature + r * stride",
         "tests/cc/duplicate_test.cc::ReduceGradsSums",
     ),
     Mutation(
@@ -285,7 +285,7 @@ CPP = [
     Mutation(
         "a norm that was bounded is missing from increments",
         "cc/lib/sharded_table.h",
-        "    logs_.Add(beyond.data(), beyond.size());\n",
+        "    logs_.Add(found->keys.data(), found->keys.size());\n",
         "",
         _CHAIN_TEST,
     ),
