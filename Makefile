@@ -51,8 +51,9 @@ notebook: build $(VENV)/.notebook
 notebook-quick: build $(VENV)/.notebook
 	$(BIN)/python examples/din/run_notebook.py --quick
 
+# The tests of a file run in one process, so that what its fixtures start is started once.
 test: build test-cc
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/cluster
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cluster
 
 test-cc:
 	$(MAKE) --jobs=$$(nproc) build/plain/cc_tests

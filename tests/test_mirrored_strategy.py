@@ -10,9 +10,6 @@ from worker_processes import python_processes, wait_for
 
 import tf_sparse_emb as tse
 
-# In one process of pytest-xdist, so that the processes of the fixture are started once.
-pytestmark = pytest.mark.xdist_group("mirrored_strategy")
-
 # Each replica sums its half of a batch, and then the halves are summed: only the order of float sums differs.
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
 TRAINED = [name for name in cases.CASES if name != "refused"]

@@ -11,9 +11,6 @@ from worker_processes import python_processes, wait_for, worker_environments
 
 import tf_sparse_emb as tse
 
-# In one process of pytest-xdist, so that the processes of the fixture are started once.
-pytestmark = pytest.mark.xdist_group("multi_worker_mirrored")
-
 TRAINED = ["collection", "sgd", "row_wise_adagrad", "row_wise_adam", "ragged"]
 
 

@@ -7,9 +7,6 @@ from cluster_processes import Cluster, listeners
 
 from tf_sparse_emb.distribute import server
 
-# In one process of pytest-xdist, so that the processes of the fixture are started once.
-pytestmark = pytest.mark.xdist_group("parameter_servers")
-
 
 @pytest.fixture(scope="module")
 def cluster():
