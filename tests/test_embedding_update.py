@@ -180,6 +180,22 @@ def test_a_repeated_key_is_refused(make_table, sorted_export, storage, rule):
     np.testing.assert_array_equal(sorted_export(table)[1], before)
 
 
+def test_a_broken_word_that_keys_differ_leaves_the_table_whole(make_table, storage, rule, rng):
+    """What a repeated key's row becomes then is not defined; keys, index and the other rows are as ever."""
+    names = reference.key_universe(storage, 30_000)
+    table, honest = (make_table(storage, 3, rows=30_000) for _ in range(2))
+    for bound in (table, honest):
+        bound.bind(rule)
+    grads = rng.normal(size=(60_000, 3)).astype(np.float32)
+    keys, half = np.concatenate([names, names[:15_000], names[:15_000]]), slice(15_000, 30_000)
+    options = HYPERPARAMETERS[rule]
+    tse.ops.embedding_update(table, keys, grads, rule, keys_differ=True, **options)
+    tse.ops.embedding_update(honest, names[half], grads[half], rule, keys_differ=True, **options)
+    tse.check(table)
+    assert int(table.size()) == 30_000
+    np.testing.assert_array_equal(table.lookup(names[half]), honest.lookup(names[half]))
+
+
 @pytest.mark.parametrize("bound_to", [None, "sgd", "row_wise_adam"])
 def test_a_table_that_is_not_bound_to_the_rule_is_refused(make_table, sorted_export, storage, bound_to):
     table = make_table(storage, 3, rows=10)

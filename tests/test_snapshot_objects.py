@@ -86,3 +86,15 @@ def test_its_repr_names_its_size():
     table = tse.EmbeddingVariable(3)
     table.lookup([5, 6], insert=True)
     assert repr(table.numpy()) == "<TableSnapshot of 2 rows of width 3>"
+
+
+@pytest.mark.parametrize("keys", [[1.5, 2], [1.0, 2.0], [True, False], ["1", "2"], [1 + 0j, 2], [2**64, 1], [None, 1]])
+def test_keys_that_are_no_int64_are_an_error(keys):
+    with pytest.raises(ValueError, match="keys of a snapshot must be int64, got list"):
+        tse.TableSnapshot(keys, np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("rows", [[["1"]], [[1j]], [[None]], [[True]]])
+def test_rows_that_are_no_numbers_are_an_error(rows):
+    with pytest.raises(ValueError, match="rows of a snapshot must be float32, got list"):
+        tse.TableSnapshot([1], rows)
