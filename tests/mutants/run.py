@@ -84,8 +84,10 @@ class Tree:
             # Those of the repository serve once they name this place.
             shutil.copytree(ROOT / "build" / "objects", objects)
             for path in [*objects.rglob("*.cmd"), *objects.rglob("*.d")]:
-                text = path.read_text().replace(f"{ROOT}/cc/", f"{self.root}/cc/")
-                path.write_text(text.replace(f" -I{ROOT} ", f" -I{self.root} "))
+                text = path.read_text().replace(f" -I{ROOT} ", f" -I{self.root} ")
+                for folder in ("cc", "build"):  # not that of TensorFlow's headers
+                    text = text.replace(f"{ROOT}/{folder}/", f"{self.root}/{folder}/")
+                path.write_text(text)
         self.must_run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"])
 
 
