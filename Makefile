@@ -11,6 +11,7 @@
 #   make test-asan-ops   runs the tests of the ops on a library that is built with AddressSanitizer
 #   make fuzz     fuzzes cc/lib, FUZZ_SECONDS=60 each target (installs Debian's clang if there is none)
 #   make test-matrix   runs all tests on the oldest and the newest TensorFlow, on every Python found, and installs the wheels
+#   make test-systems  the same in other Debians and Ubuntus, for the Pythons that this machine lacks (as root)
 #   make bazel    builds the op library with Debian's Bazel and runs the op tests on it
 #   make mutants  puts bugs into a copy of the sources, one by one, and reports those that no test finds
 #   make stress   a minute of everything at once on each storage, 10,000 tables made and dropped, tensors of 9 GB, and tables
@@ -37,7 +38,7 @@ ifneq ($(CONFIG),$(file < $(VENV)/.config))
 endif
 
 .PHONY: din din-ps test test-cc test-crash test-cluster test-sanitizers test-asan-ops fuzz fuzz-corpus build \
-  lint format bench bench-quick wheel clean stress test-matrix bazel mutants notebook notebook-quick
+  lint format bench bench-quick wheel clean stress test-matrix test-systems bazel mutants notebook notebook-quick
 
 din: build
 	$(BIN)/python examples/din/train.py
@@ -115,6 +116,9 @@ stress: build
 # MATRIX has its flags: make test-matrix MATRIX="--python 3.13 --tensorflow 2.20 2.21"
 test-matrix:
 	$(PYTHON) tests/versions/run.py $(MATRIX)
+
+test-systems:
+	$(PYTHON) tests/versions/systems.py $(MATRIX)
 
 # The op tests run on a copy of the package with Bazel's library in it.
 BAZEL_PACKAGES := bazel-bootstrap bazel-rules-java bazel-rules-proto
