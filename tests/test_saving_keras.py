@@ -1,5 +1,6 @@
 """Keras' files: `.keras`, `.weights.h5`, `.weights.json`, and the callbacks that write them."""
 
+import collections
 import json
 import zipfile
 
@@ -116,6 +117,24 @@ def test_what_is_loaded_brings_its_seed(save, tmp_path):
     assert [layer.seed for layer in layers] == [layer.get_config()["seed"] for layer in layers] == [5, 5]
     assert [table["seed"] for table in loaded.get_layer("collection").get_config()["tables"]] == [5, 5]
     assert_same(contents(loaded), contents(model))
+
+
+def test_rows_of_an_archive_are_read_beside_the_weights_that_keras_reads(tmp_path, monkeypatch):
+    """Python 3.12.0 to 3.12.8 lose their place in one member of an archive when another is read."""
+    members, plain = collections.defaultdict(set), zipfile.ZipFile.open
+
+    def recorded(archive, name, *args, **kwargs):
+        members[archive].add("weights" if str(name) == "model.weights.h5" else "other")
+        return plain(archive, name, *args, **kwargs)
+
+    model, loaded = make_model(seed=5), make_model(seed=6)
+    model(np.array([[1, 2, 3]]), training=True)
+    path = _save_keras(model, tmp_path)
+    monkeypatch.setattr(zipfile.ZipFile, "open", recorded)
+    loaded.load_weights(path)
+    assert_same(contents(loaded), contents(model))
+    assert {"weights"} in members.values() and {"other"} in members.values()
+    assert {"weights", "other"} not in members.values()
 
 
 def test_a_second_new_optimizer_begins_with_fresh_state(save, tmp_path):

@@ -69,7 +69,7 @@ def _stored(store, name):
         source = f"'{store.archive.filename}' ({member})"
         if member not in store.archive.namelist():
             raise ValueError(f"{source} is not there: the file has lost the rows of table '{name}'")
-        return _named(_archived_blocks(store.archive, member), source), source
+        return _named(_archived_blocks(store.archive.filename, member), source), source
     path = getattr(store, "path_or_io", None)
     file = f"'{path}'" if isinstance(path, (str, os.PathLike)) else "the file"
     source = f"table '{name}' in {file}"
@@ -91,8 +91,10 @@ def _stored_blocks(store, name):
         i += 1
 
 
-def _archived_blocks(archive, member):
-    with archive.open(member) as file:
+def _archived_blocks(path, member):
+    # Not by Keras' own archive: Python 3.12 before 3.12.9, and 3.13 before 3.13.2, lose their place in one member when
+    # another is read (CPython's issue 127847), and Keras is in the midst of the weights.
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
 
