@@ -45,6 +45,15 @@ class Command:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
+    def output(self):
+        """What it printed, and where it failed, once it has ended."""
+        try:
+            return self.process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # and so its processes
+            out, error = self.process.communicate()
+            raise AssertionError(f"the command has not ended after 300 s\n{out[-2000:]}\n{error[-4000:]}") from None
+
     def alive(self):
         """The command lines of its processes, zombies aside."""
         lines = []
@@ -66,7 +75,7 @@ class Command:
 
 def test_one_worker_and_one_server_end_as_one_process_does_and_leave_nothing(flags, tmp_path, capsys):
     command = Command(tmp_path, [*flags, "--workers", "1", "--servers", "1", "--epochs", "2"])
-    out, error = command.process.communicate(timeout=300)
+    out, error = command.output()
     assert command.process.returncode == 0, error[-4000:]
     assert "E0000" not in error
     command.wait_for_all()

@@ -1,6 +1,7 @@
 """Tables spread over parameter servers, in real processes; tests/cluster has the failures and the long runs."""
 
 import json
+import os
 
 import pytest
 from cluster_processes import Cluster, listeners
@@ -10,8 +11,14 @@ from tf_sparse_emb.distribute import server
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One worker and two servers, for one chief after the other."""
-    with Cluster(workers=1, servers=2) as processes:
+    """One worker and two servers, for one chief after the other; they have one CPU, as a container may."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        processes = Cluster(workers=1, servers=2)
+    finally:
+        os.sched_setaffinity(0, cpus)
+    with processes:
         yield processes
 
 

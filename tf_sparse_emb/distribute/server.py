@@ -21,6 +21,8 @@ from tf_sparse_emb.distribute.listen import listen_only_at
 from tf_sparse_emb.gen_ops import library
 
 JOBS = ("worker", "ps")
+# Of those that run ops. TensorFlow takes one for each CPU; where that is one, a step that needs several tasks hangs.
+_MIN_THREADS = 4
 
 
 def task_of_environment():
@@ -82,7 +84,10 @@ def main(arguments=None):
         return 2
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    server = tf.distribute.Server(cluster, job_name=job, task_index=index, protocol="grpc")
+    config = tf.compat.v1.ConfigProto()
+    if len(os.sched_getaffinity(0)) < _MIN_THREADS:
+        config.inter_op_parallelism_threads = _MIN_THREADS
+    server = tf.distribute.Server(cluster, job_name=job, task_index=index, protocol="grpc", config=config)
     version = library.sparse_emb_library_version().numpy().decode()
     print(f"{job} {index} listens at {cluster.task_address(job, index)}, tf_sparse_emb {version}", flush=True)
     server.join()
