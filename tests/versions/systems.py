@@ -8,6 +8,7 @@ arguments each system runs the newest TensorFlow. The exit code is 1 if one fail
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import shutil
@@ -62,10 +63,15 @@ def run(suite, arguments):
 def main():
     """The exit code is 1 if a system failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", choices=[*SYSTEMS, []], help=f"of {', '.join(SYSTEMS)}; default: all")
-    chosen, arguments = parser.parse_known_args()
+    parser.add_argument("suites", nargs="*", metavar="system", help=f"of {', '.join(SYSTEMS)}; default: all")
+    given = sys.argv[1:]
+    named = list(itertools.takewhile(lambda word: word in ("-h", "--help") or not word.startswith("-"), given))
+    suites, arguments = parser.parse_args(named).suites, given[len(named) :]
+    for suite in suites:
+        if suite not in SYSTEMS:
+            parser.error(f"system must be of {', '.join(SYSTEMS)}, got {suite}")
     outcomes = {}
-    for suite in chosen.suites or SYSTEMS:
+    for suite in suites or SYSTEMS:
         print(f"== {suite}, Python {SYSTEMS[suite][0]}", flush=True)
         install(suite)
         outcomes[suite] = run(suite, arguments or ["--tensorflow", "2.21"])
