@@ -2,15 +2,18 @@
 #ifndef TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_
 #define TF_SPARSE_EMB_CC_KERNELS_ADAPTERS_H_
 
-#include <atomic>
+#include <algorithm>
 #include <exception>
 #include <functional>
 #include <initializer_list>
 #include <new>
 #include <stdexcept>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "cc/lib/can_throw.h"
+#include "cc/lib/shared_loop.h"
 #include "cc/lib/status.h"
 #include "cc/lib/worker_pool.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -26,17 +29,11 @@ class IntraOpPool final : public WorkerPool {
       : threads_(ctx->device()->tensorflow_cpu_worker_threads()->workers) {}
 
   int num_threads() const override { return threads_->NumThreads(); }
-  void ParallelFor(int64_t total, int64_t cost,
-                   const std::function<void(int64_t, int64_t)>& fn) override {
-    std::atomic<bool> no_memory{false};
-    tensorflow::Shard(num_threads(), threads_, total, cost, [&](int64_t begin, int64_t end) {
-      try {
-        fn(begin, end);
-      } catch (const std::bad_alloc&) {  // would end the process in a thread of TensorFlow's
-        no_memory = true;
-      }
+  void ParallelFor(int64_t total, int64_t cost, const RangeFn& fn) override {
+    const int most = std::min(num_threads(), tensorflow::GetPerThreadMaxParallelism());
+    SharedLoop::Run(total, cost, most, fn, [this](std::function<void()> helper) {
+      threads_->Schedule(std::move(helper));
     });
-    if (no_memory) throw std::bad_alloc();
   }
 
  private:
@@ -70,6 +67,7 @@ class Kernel : public tensorflow::OpKernel {
   explicit Kernel(tensorflow::OpKernelConstruction* ctx) : OpKernel(ctx) {}
 
   void Compute(tensorflow::OpKernelContext* ctx) final {
+    CanThrow();  // while there is memory
     try {
       Run(ctx);
     } catch (const std::bad_alloc&) {

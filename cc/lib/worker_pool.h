@@ -4,9 +4,23 @@
 #define TF_SPARSE_EMB_CC_LIB_WORKER_POOL_H_
 
 #include <cstdint>
-#include <functional>
 
 namespace sparse_emb {
+
+// What a loop does with a range: refers to a callable, which must outlive it.
+class RangeFn {
+ public:
+  template <class Fn>
+  RangeFn(const Fn& fn)  // NOLINT: a lambda is passed where this is asked for
+      : fn_(&fn), call_([](const void* fn, int64_t begin, int64_t end) {
+          (*static_cast<const Fn*>(fn))(begin, end);
+        }) {}
+  void operator()(int64_t begin, int64_t end) const { call_(fn_, begin, end); }
+
+ private:
+  const void* fn_;
+  void (*call_)(const void* fn, int64_t begin, int64_t end);
+};
 
 class WorkerPool {
  public:
@@ -19,16 +33,14 @@ class WorkerPool {
   // when all are done. `cost` is the rough time of one unit in nanoseconds: a pool uses it to
   // choose how many ranges to make. Where fn throws std::bad_alloc, this throws it when all are
   // done; fn throws nothing else.
-  virtual void ParallelFor(int64_t total, int64_t cost,
-                           const std::function<void(int64_t begin, int64_t end)>& fn) = 0;
+  virtual void ParallelFor(int64_t total, int64_t cost, const RangeFn& fn) = 0;
 };
 
 // Runs everything on the calling thread.
 class SerialPool final : public WorkerPool {
  public:
   int num_threads() const override { return 1; }
-  void ParallelFor(int64_t total, int64_t,
-                   const std::function<void(int64_t, int64_t)>& fn) override {
+  void ParallelFor(int64_t total, int64_t, const RangeFn& fn) override {
     if (total > 0) fn(0, total);
   }
 };

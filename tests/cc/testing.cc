@@ -72,8 +72,7 @@ void ExpectError(const char* file, int line, const char* text, const Status& sta
             status.message, "\", wanted \"", part, "\""));
 }
 
-void StdThreadPool::ParallelFor(int64_t total, int64_t,
-                                const std::function<void(int64_t, int64_t)>& fn) {
+void StdThreadPool::ParallelFor(int64_t total, int64_t, const RangeFn& fn) {
   if (total <= 0) return;
   std::vector<int64_t> cuts = {0, total};
   for (int64_t i = 0; i < 2 * threads_ + random_.Below(4); ++i)

@@ -141,8 +141,7 @@ class StdThreadPool final : public WorkerPool {
  public:
   explicit StdThreadPool(int threads, uint64_t seed = 1) : threads_(threads), random_(seed) {}
   int num_threads() const override { return threads_; }
-  void ParallelFor(int64_t total, int64_t cost,
-                   const std::function<void(int64_t, int64_t)>& fn) override;
+  void ParallelFor(int64_t total, int64_t cost, const RangeFn& fn) override;
 
  private:
   const int threads_;

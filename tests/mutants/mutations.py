@@ -52,6 +52,20 @@ CPP = [
         _TABLE_TEST,
     ),
     Mutation(
+        "a shared loop leaves out the last unit of a range",
+        "cc/lib/shared_loop.h",
+        "fn_(begin, end);",
+        "fn_(begin, end - 1);",
+        "tests/cc/shared_loop_test.cc::ALoopIsDoneOnce",
+    ),
+    Mutation(
+        "a range without memory is forgotten",
+        "cc/lib/shared_loop.h",
+        "        no_memory_ = true;\n",
+        "",
+        "tests/cc/shared_loop_test.cc::ARangeWithoutMemory",
+    ),
+    Mutation(
         "chunks of rows overlap",
         "cc/lib/row_chunks.h",
         "(large - (octave << kOctaveShift)) << (shift_ + octave)",
