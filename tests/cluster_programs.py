@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -18,6 +19,7 @@ import tf_sparse_emb as tse
 from tf_sparse_emb.servers import set_wire_dtype
 
 BATCH, STEPS = 32, 12
+SAVED_ROWS = 200_000
 
 
 def connect(**kwargs):
@@ -168,6 +170,37 @@ def train_saving(notes, directory, epochs):
     except tse.distribute.ServerLostError as error:
         return {"lost": str(error)}
     return {"history": history, "content": digest(model)}
+
+
+def save_without_end(notes, directory):
+    """Goes on from the last save, until it or a server is killed; notes what it found, and each save's begin and end.
+
+    Every gradient is 1, so that the state of every row of row-wise Adagrad is the number of steps.
+    """
+    keys = np.arange(SAVED_ROWS)
+    with connect().scope():
+        table = tse.EmbeddingVariable(8, initializer="zeros", name="item")
+    table.bind("row_wise_adagrad")
+    checkpoint = tse.saving.IncrementalCheckpoint(directory, max_increments=2, max_to_keep=1, table=table)
+    found = {"problem": "", "step": 0}
+    if os.path.exists(directory):
+        found["problem"] = checkpoint.restore().problem
+        content = table.numpy()
+        found["step"] = int(content.state[0, 0])
+        assert np.array_equal(np.sort(content.keys), keys)
+        assert np.all(content.state == found["step"]) and np.all(content.rows == content.rows[0, 0])
+    with open(notes, "a", buffering=1) as file:
+
+        def note(**what):
+            file.write(json.dumps(what) + "\n")
+
+        note(**found)
+        for step in itertools.count(found["step"] + 1):
+            tse.ops.embedding_update(table, keys, np.ones([SAVED_ROWS, 8]), "row_wise_adagrad", learning_rate=1.0)
+            note(saving=step)
+            start = time.monotonic()
+            checkpoint.save()
+            note(saved=step, seconds=time.monotonic() - start)
 
 
 def reshard(directory, epochs, place="cluster"):

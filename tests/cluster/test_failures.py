@@ -1,9 +1,13 @@
 """What becomes of a training when one of its processes is killed."""
 
+import json
+import random
 import time
 
 import pytest
 from cluster_processes import Cluster, result_of
+
+SAVES_KILLED = 4
 
 
 def _wait_for_step(notes, step, chief, timeout=200):
@@ -83,3 +87,35 @@ def test_a_killed_chief_goes_on_from_the_last_save(tmp_path, uninterrupted):
         chief.wait()
         result = cluster.run_chief("train_saving", notes, saves, 4)
     assert result["content"] == uninterrupted["content"]
+
+
+def _lines(notes):
+    """What was written to the end of its line."""
+    text = notes.read_text() if notes.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.mark.parametrize(("job", "index"), [("ps", 0), ("ps", 1), ("chief", 0)])
+def test_a_process_killed_while_servers_save_leaves_the_last_save_whole(tmp_path, job, index):
+    moments, saved = random.Random(f"{job}{index}"), 0
+    with Cluster(workers=1, servers=2) as cluster:
+        for kill in range(SAVES_KILLED + 1):
+            notes = tmp_path / f"notes-{kill}"
+            chief = cluster.start_chief("save_without_end", notes, tmp_path / "saves")
+            saves = moments.randrange(1, 4)  # whole ones, before the one that is killed
+            while len(lines := _lines(notes)) < 2 + 2 * saves and chief.poll() is None:
+                time.sleep(0.001)
+            assert chief.poll() is None, chief.communicate()
+            assert saved <= lines[0]["step"] <= saved + 1, f"after kill {kill}: {lines[0]}, step {saved} was saved"
+            assert lines[0]["problem"] == ""
+            time.sleep(moments.uniform(0, 1.3 * lines[-2]["seconds"]))
+            if job == "chief":
+                chief.kill()
+            else:
+                cluster.kill(job, index)
+            error = chief.communicate(timeout=200)[1]
+            assert chief.returncode != 0
+            if job != "chief":
+                assert f"/job:{job}/replica:0/task:{index}" in error
+                cluster.start(job, index)
+            saved = max(line.get("saved", 0) for line in _lines(notes))
