@@ -35,9 +35,11 @@ class Command:
     def __init__(self, tmp_path, flags):
         self.mark = f"TSE_TEST={uuid.uuid4()}"
         name, value = self.mark.split("=")
+        # TensorFlow imports what AutoGraph writes there, and Python would leave a folder beside it.
+        clean = {"TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(
             [sys.executable, PROGRAM, *flags],
-            env={**os.environ, name: value, "TMPDIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "2"},
+            env={**os.environ, **clean, name: value, "TF_CPP_MIN_LOG_LEVEL": "2"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
