@@ -1,5 +1,8 @@
 """tse.EmbeddingVariable as a Keras variable: attributes, gradients, custom loops, what it refuses."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -87,6 +90,39 @@ def test_a_table_made_in_a_function_scope_is_usable_outside(hash_storage):
 
     rows = build_and_look_up(tf.constant([1, 2], tf.int64))
     np.testing.assert_array_equal(made[0].lookup([1, 2], missing="zeros"), rows)
+
+
+def test_tables_are_arguments_of_a_function_which_is_traced_for_each(make_table, storage):
+    first, second = (make_table(storage, 2, rows=20, initializer="ones") for _ in range(2))
+    traced = []
+
+    @tf.function
+    def step(tables, keys, scale):
+        traced.append(tables)
+        with tf.GradientTape() as tape:
+            loss = scale * tf.reduce_sum(tables["one"].lookup(keys))
+        gradient = tape.gradient(loss, tables["one"])
+        tables["other"].scatter_add(gradient.indices, gradient.values)
+        return gradient
+
+    keys = tf.constant([3, 7, 3], tf.int64)
+    for tables in ({"one": first, "other": second}, {"one": second, "other": first}) * 2:
+        before = tables["other"].lookup(keys).numpy()
+        gradient = step(tables, keys, tf.constant(2.0))
+        np.testing.assert_array_equal(gradient.indices, keys)
+        np.testing.assert_array_equal(gradient.values, np.full([3, 2], 2.0))
+        np.testing.assert_array_equal(tables["other"].lookup(keys) - before, [[4.0, 4.0], [2.0, 2.0], [4.0, 4.0]])
+    assert len(traced) == 2
+
+
+def test_a_function_does_not_keep_the_table_that_was_its_argument(make_table, hash_storage):
+    look_up = tf.function(lambda table, keys: table.lookup(keys))
+    table = make_table(hash_storage, 3)
+    look_up(table, tf.constant([1], tf.int64))
+    resource = weakref.ref(table.table)
+    del table
+    gc.collect()
+    assert resource() is None
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])

@@ -26,6 +26,7 @@ from tf_sparse_emb.table_arguments import (
     choose_storage,
 )
 from tf_sparse_emb.table_resource import TableResource, show_table
+from tf_sparse_emb.trace_type import TableType
 from tf_sparse_emb.update_rules import get_rule
 
 _NO_LIMIT = 2**63 - 1
@@ -475,6 +476,9 @@ class EmbeddingVariable(keras.Variable):
 
     def _serialize_to_tensors(self):
         return super()._serialize_to_tensors() if self._is_exported else {}
+
+    def __tf_tracing_type__(self, context):
+        return TableType(self)
 
     # Whatever else reads or writes a variable as one tensor would lose the rows.
 
