@@ -6,7 +6,9 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from cluster_processes import listeners
+from tensorflow.python.distribute.coordinator.values import RemoteValueImpl
 
 import tf_sparse_emb as tse
 from tf_sparse_emb.servers import set_wire_dtype
@@ -156,6 +159,26 @@ def count(notes, steps):
     trainer = tse.distribute.ParameterServerTrainer(model)
     history = trainer.fit(counting_fn, steps_per_epoch=int(steps), callbacks=[Notes(notes)], verbose=0).history
     return {"steps": model.steps_done(), "iterations": int(model.optimizer.iterations), "history": history}
+
+
+def count_while_results_are_lost(notes, steps, worker):
+    """Counts steps; kills the worker, whose process this is the number of, before the chief has a step's result."""
+    get, copy = RemoteValueImpl.get, RemoteValueImpl._copy_to_local
+    copies = itertools.count(1)
+
+    def get_late(self):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.1)  # the trainer is first
+        return get(self)
+
+    def kill_and_copy(self):
+        if threading.current_thread() is threading.main_thread() and next(copies) == 20:
+            os.kill(int(worker), signal.SIGKILL)
+            time.sleep(0.5)
+        return copy(self)
+
+    RemoteValueImpl.get, RemoteValueImpl._copy_to_local = get_late, kill_and_copy
+    return count(notes, steps)
 
 
 def train_saving(notes, directory, epochs):

@@ -1,6 +1,7 @@
 """What becomes of a training when one of its processes is killed."""
 
 import json
+import os
 import random
 import time
 
@@ -53,6 +54,17 @@ def test_training_goes_on_when_all_workers_are_killed_and_one_comes_back(tmp_pat
         cluster.start("worker", 0)
         result = result_of(chief, 300)
     assert all(300 <= steps <= 302 for steps in result["steps"])
+
+
+def test_a_worker_that_ends_before_its_result_has_come_is_no_error(tmp_path):
+    with Cluster(workers=1, servers=1) as cluster:
+        worker = cluster.pid("worker", 0)
+        chief = cluster.start_chief("count_while_results_are_lost", tmp_path / "notes", 40, worker)
+        os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+        time.sleep(3)
+        cluster.start("worker", 0)
+        result = result_of(chief, 300)
+    assert all(40 <= steps <= 46 for steps in result["steps"])  # what was under way is done again
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tf_sparse_emb.servers import is_parameter_server_strategy
 from tf_sparse_emb.table_arguments import check_path, check_positive, is_word
 
 _PENDING = 4  # calls of a worker that are asked for beyond the one that it works on
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)  # of a process that has ended
 
 
 class ServerLostError(RuntimeError):
@@ -175,7 +176,7 @@ class ParameterServerTrainer:
                 asked += self._steps_per_execution
                 continue
             if pending:
-                metrics.add(pending.popleft().fetch())
+                metrics.add(self._fetch(pending.popleft()))
                 self._progress.end_steps(self._steps_per_execution, metrics.sums)
                 callbacks.on_train_batch_end(self._progress.step - 1, metrics.results())
             if due and not pending:
@@ -208,12 +209,22 @@ class ParameterServerTrainer:
                 for shard in range(num_shards)
             ]
             for part in parts:
-                metrics.add(part.fetch())
+                metrics.add(self._fetch(part))
             self._coordinator.join()
         results = metrics.results()
         if verbose not in (0, False):
             print(" - ".join(f"{name}: {value:.4f}" for name, value in results.items()))
         return results
+
+    def _fetch(self, value):
+        """What a step returned. Where its worker ends before all of it has come here, another does the step again."""
+        try:
+            return value.fetch()
+        except _LOST as error:
+            if "/job:ps/" in error.message:
+                raise
+            self._coordinator.join()  # raises what else may have failed
+            return value.fetch()
 
     def _dataset_function(self, dataset_fn):
         """A graph that makes the dataset of the worker that runs it; sees to the metrics."""
@@ -277,7 +288,7 @@ def _server_errors(checkpoint):
     """Turns what TensorFlow says of a server that is gone into a `ServerLostError`."""
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+    except _LOST as error:
         lost = re.search(r"/job:ps/replica:\d+/task:\d+", error.message)
         if lost is None:
             raise
