@@ -111,10 +111,15 @@ def run_pair(pair, tests):
     pair.seconds = time.time() - pair.seconds
 
 
+def runs(python):
+    """Whether there is such a command and it does anything: version managers leave some that do not."""
+    return shutil.which(python) is not None and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
+
+
 def main():
     """The exit code is 1 if a step failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found = [version for version in ("3.10", "3.11", "3.12", "3.13") if shutil.which(f"python{version}")]
+    found = [version for version in ("3.10", "3.11", "3.12", "3.13") if runs(f"python{version}")]
     parser.add_argument("--python", nargs="+", default=found, help="versions (those found: %(default)s)")
     parser.add_argument("--tensorflow", nargs="+", default=["2.18", "2.21"], choices=list(PYTHONS))
     parser.add_argument("--tests", nargs="+", help="pytest's arguments, in place of `make test`")
