@@ -217,39 +217,6 @@ void ReduceGrads(const float* grad, const int32_t* inverse, int64_t n, int64_t n
   ForEachGroup(inverse, starts, num_unique, dim, pool, reduce);
 }
 
-void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& bags,
-                       int64_t num_unique, int64_t dim, float* out, WorkerPool* pool) {
-  const int64_t rows = bags.rows(), num_features = bags.num_features;
-  std::vector<int64_t> starts(num_features + 1);
-  for (int64_t f = 0; f <= num_features; ++f) starts[f] = bags.splits[f * rows];
-  const auto reduce = [&](const Share& share, const FeatureGroup& group) {
-    Sums sums(share, group, dim, out);
-    RunOnBestIsa(share.width, [&](auto width) SPARSE_EMB_INLINE_LAMBDA {
-      for (int64_t f : group.features) {
-        const float* const of_feature = grad + f * dim + share.column;
-        const float* bag_grad = nullptr;
-        int64_t r = -1;
-        int64_t bag_end = starts[f];
-        float scale = 0.0f;
-        ForEachOwned(
-            share, inverse, starts[f], starts[f + 1],
-            [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA { sums.Prefetch(inverse[i], width); },
-            [&](int64_t i) SPARSE_EMB_INLINE_LAMBDA {
-              if (i >= bag_end) {
-                do bag_end = bags.splits[f * rows + ++r + 1];
-                while (i >= bag_end);
-                scale = bags.scale(f * rows + r);
-                bag_grad = of_feature + r * num_features * dim;
-              }
-              AddScaled(bags.weight(i) * scale, bag_grad, sums.Row(inverse[i]), width);
-            });
-      }
-    });
-    sums.Finish();
-  };
-  ForEachGroup(inverse, starts, num_unique, dim, pool, reduce);
-}
-
 void ReduceGradsByTable(const std::vector<const float*>& grads, const int64_t* splits,
                         const int32_t* inverse, const int64_t* unique_splits, int64_t dim,
                         float* out, WorkerPool* pool) {

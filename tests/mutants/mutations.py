@@ -123,9 +123,16 @@ CPP = [
     ),
     Mutation(
         "the gradient of mean lacks 1 / n",
-        "cc/lib/grad_reduce.cc",
-        "AddScaled(bags.weight(i) * scale,",
-        "AddScaled(bags.weight(i),",
+        "cc/lib/pooled_grad_reduce.cc",
+        "AddScaled(places.weight(place) * scales[value],",
+        "AddScaled(places.weight(place),",
+        "tests/cc/duplicate_test.cc::ReducePooledGradsSums",
+    ),
+    Mutation(
+        "keys between two threads are summed by neither",
+        "cc/lib/pooled_grad_reduce.cc",
+        "end == places.size() ? num_unique : places.KeyFrom(end)",
+        "end == places.size() ? num_unique : places.KeyFrom(end) - 1",
         "tests/cc/duplicate_test.cc::ReducePooledGradsSums",
     ),
     Mutation(
