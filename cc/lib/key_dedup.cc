@@ -1,6 +1,7 @@
 #include "cc/lib/key_dedup.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "cc/lib/hash.h"
@@ -111,35 +112,40 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
   const int64_t parts = std::min<int64_t>(pool->num_threads(), n / kMinPart);
   if (parts < kMinParts) return DedupSerially(keys, n, unique, inverse, counts);
 
-  // Each thread numbers a part of the keys by itself; the parts' unique keys are numbered again in
-  // order, which keeps the order of first occurrence; then the parts' numbers are translated.
-  struct Part {
-    int64_t begin, end, size;
-  };
-  std::vector<Part> part_list(parts);
-  std::vector<int64_t> part_unique(n);
-  std::vector<int32_t> part_counts(n);
+  // Each thread numbers a part of the keys by itself. The unique keys of all parts but the first
+  // are then numbered again, after those of the first, which keeps the order of first occurrence;
+  // and the numbers of those parts are translated. (What is written before it is read needs no
+  // zeros, which would take as long as the threads save.)
+  const auto begin_of = [&](int64_t part) { return n * part / parts; };
+  const int64_t first_end = begin_of(1);
+  const std::unique_ptr<int64_t[]> part_unique(new int64_t[n - first_end]);
+  const std::unique_ptr<int32_t[]> part_counts(new int32_t[n - first_end]);
+  const std::unique_ptr<int32_t[]> translation(new int32_t[n - first_end]);
+  std::vector<int64_t> part_size(parts);
+  KeyNumbering numbering(n, unique, counts);
   pool->ParallelFor(parts, n / parts * 10, [&](int64_t first, int64_t last) {
-    for (int64_t p = first; p < last; ++p) {
-      const int64_t begin = n * p / parts;
-      const int64_t end = n * (p + 1) / parts;
-      part_list[p] = {begin, end,
-                      DedupSerially(keys + begin, end - begin, &part_unique[begin], inverse + begin,
-                                    &part_counts[begin])};
+    for (int64_t part = first; part < last; ++part) {
+      const int64_t begin = begin_of(part), count = begin_of(part + 1) - begin;
+      if (part == 0) {
+        numbering.Number(keys, count, inverse, [](int64_t) { return 1; });
+      } else {
+        const int64_t at = begin - first_end;
+        part_size[part] =
+            DedupSerially(keys + begin, count, &part_unique[at], inverse + begin, &part_counts[at]);
+      }
     }
   });
-
-  std::vector<int32_t> translation(n);
-  KeyNumbering numbering(n, unique, counts);
-  for (const Part& part : part_list) {
-    const int32_t* from = &part_counts[part.begin];
-    numbering.Number(&part_unique[part.begin], part.size, &translation[part.begin],
-                     [from](int64_t j) { return from[j]; });
+  for (int64_t part = 1; part < parts; ++part) {
+    const int64_t at = begin_of(part) - first_end;
+    numbering.Number(&part_unique[at], part_size[part], &translation[at],
+                     [from = &part_counts[at]](int64_t j) { return from[j]; });
   }
-  pool->ParallelFor(parts, n / parts, [&](int64_t first, int64_t last) {
-    for (int64_t p = first; p < last; ++p) {
-      const int32_t* to = &translation[part_list[p].begin];
-      for (int64_t i = part_list[p].begin; i < part_list[p].end; ++i) inverse[i] = to[inverse[i]];
+  pool->ParallelFor(n - first_end, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = 1; part < parts; ++part) {
+      const int32_t* const to = &translation[begin_of(part) - first_end];
+      const int64_t from = std::max(begin + first_end, begin_of(part));
+      const int64_t until = std::min(end + first_end, begin_of(part + 1));
+      for (int64_t i = from; i < until; ++i) inverse[i] = to[inverse[i]];
     }
   });
   return numbering.size();

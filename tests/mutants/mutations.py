@@ -110,7 +110,7 @@ CPP = [
     Mutation(
         "the dedup counts keys of other parts once",
         "cc/lib/key_dedup.cc",
-        "[from](int64_t j) { return from[j]; }",
+        "[from = &part_counts[at]](int64_t j) { return from[j]; }",
         "[](int64_t) { return 1; }",
         "tests/cc/key_dedup_test.cc::KeysThatMeetAcrossParts",
     ),
