@@ -24,13 +24,14 @@ class ChainedStore : public HashedStore {
     if (!first_.empty()) __builtin_prefetch(&first_[Bucket(hash)]);
   }
 
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
-    if (first_.empty()) return;
+  SPARSE_EMB_INLINE float* PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
+    if (first_.empty()) return nullptr;
     const int32_t row = first_[Bucket(hash)];
-    if (row == kNone) return;
+    if (row == kNone) return nullptr;
     __builtin_prefetch(&keys_[row]);
     __builtin_prefetch(&next_[row]);
     PrefetchBytes(RowAt(row), floats * sizeof(float));
+    return nullptr;
   }
 
   float* Find(int64_t key, uint64_t hash) const {
@@ -40,6 +41,8 @@ class ChainedStore : public HashedStore {
     }
     return nullptr;
   }
+
+  float* Find(int64_t key, uint64_t hash, float*) const { return Find(key, hash); }
 
   void Reserve(int64_t count) {
     const int64_t rows = size() + count;

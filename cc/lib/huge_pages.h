@@ -103,6 +103,7 @@ class ChunkArena {
   }
 
  private:
+  static constexpr int64_t kFirstRegionBytes = 2 * kHugePageBytes;
   static constexpr int64_t kRegionBytes = 16 * kHugePageBytes;
 
   struct Region {
@@ -113,8 +114,13 @@ class ChunkArena {
 
   Regions::iterator RegionOf(char* chunk) { return std::prev(regions_.upper_bound(chunk)); }
 
+  // As large as all before it together.
   void AddRegion(int64_t bytes) {
-    for (int64_t size = kRegionBytes; size >= bytes; size /= 2) {
+    int64_t all = 0;
+    for (const auto& [data, region] : regions_) all += region.bytes;
+    int64_t size = kFirstRegionBytes;
+    while (size < std::max(std::min(all, kRegionBytes), bytes)) size *= 2;
+    for (; size >= bytes; size /= 2) {
       char* const data = MapHuge(size);
       if (data == nullptr) continue;  // little is left: be modest
       try {

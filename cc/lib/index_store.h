@@ -41,12 +41,18 @@ class IndexStore {
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t key, uint64_t) const {
     if (size_ < capacity_ && !used_.empty()) __builtin_prefetch(&used_[key - first_key_]);
   }
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t key, uint64_t, int64_t floats) const {
-    if (!used_.empty()) PrefetchBytes(RowOf(key), floats * sizeof(float));
+  SPARSE_EMB_INLINE float* PrefetchRow(int64_t key, uint64_t, int64_t floats) const {
+    if (used_.empty()) return nullptr;
+    PrefetchBytes(RowOf(key), floats * sizeof(float));
+    return size_ == capacity_ ? RowOf(key) : nullptr;
   }
 
   float* Find(int64_t key, uint64_t) const {
     return size_ == capacity_ || (!used_.empty() && used_[key - first_key_]) ? RowOf(key) : nullptr;
+  }
+
+  SPARSE_EMB_INLINE float* Find(int64_t key, uint64_t hash, float* guess) const {
+    return guess != nullptr ? guess : Find(key, hash);
   }
 
   void Reserve(int64_t count) {

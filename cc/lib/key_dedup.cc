@@ -4,10 +4,20 @@
 #include <memory>
 #include <vector>
 
-#include "cc/lib/hash.h"
+#include "cc/lib/cpu_dispatch.h"
 
 namespace sparse_emb {
 namespace {
+
+// Spreads keys over the slots of a batch, as evenly as HashKey for less work; different keys may
+// have the same. (Without the second product, keys of one stride met each other.)
+SPARSE_EMB_INLINE uint64_t HashInBatch(int64_t key) {
+  __extension__ using Product = unsigned __int128;
+  const Product product =
+      Product{static_cast<uint64_t>(key) ^ 0x9e3779b97f4a7c15ull} * 0xbf58476d1ce4e5b9ull;
+  const uint64_t folded = static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  return (folded * 0x94d049bb133111ebull) >> 32;
+}
 
 // Numbers keys in order of first appearance. Open addressing over the numbers alone: 4 bytes a
 // slot; the keys are those of `unique`.
@@ -40,7 +50,7 @@ class KeyNumbering {
       const uint64_t mask = slots_.size() - 1;
       int32_t* const slots = slots_.data();
       for (int64_t j = 0; j < count; ++j) {
-        hashes[j] = HashKey(keys[begin + j]);
+        hashes[j] = HashInBatch(keys[begin + j]);
         __builtin_prefetch(&slots[hashes[j] & mask]);
       }
       int32_t size = size_;  // a local one, because stores to unique may alias a member
@@ -84,7 +94,7 @@ class KeyNumbering {
     slots_.assign(slots_.size() * 4, kEmpty);
     const uint64_t mask = slots_.size() - 1;
     for (int64_t number = 0; number < size_; ++number) {
-      uint64_t slot = HashKey(unique_[number]) & mask;
+      uint64_t slot = HashInBatch(unique_[number]) & mask;
       while (slots_[slot] != kEmpty) slot = (slot + 1) & mask;
       slots_[slot] = static_cast<int32_t>(number);
     }

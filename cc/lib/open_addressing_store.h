@@ -31,14 +31,17 @@ class OpenAddressingStore : public HashedStore {
     __builtin_prefetch(&used_[Home(hash)]);
     __builtin_prefetch(&keys_[Home(hash)]);
   }
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
+  SPARSE_EMB_INLINE float* PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
     if (!used_.empty()) PrefetchBytes(RowAt(Home(hash)), floats * sizeof(float));
+    return nullptr;
   }
 
   float* Find(int64_t key, uint64_t hash) const {
     const int64_t slot = SlotOf(key, hash);
     return slot < 0 ? nullptr : RowAt(slot);
   }
+
+  float* Find(int64_t key, uint64_t hash, float*) const { return Find(key, hash); }
 
   void Reserve(int64_t count) {
     const uint64_t slots = SlotsFor(size_ + count, used_.size());

@@ -13,7 +13,7 @@ namespace {
 // Where each unique key occurs, in order of n: a counting sort of `inverse`. With it a sum is made
 // in registers, by any thread, and written once. (It does not pay for the gather, whose gradients
 // are too many for the cache: they are read in order.)
-template <class Index>  // of values
+template <class Index>  // of keys and of values
 class Places {
  public:
   Places(const int32_t* inverse, const Bags& bags, int64_t num_unique)
@@ -22,9 +22,9 @@ class Places {
         weights_(bags.weights == nullptr ? 0 : values_.size()) {
     const int64_t n = size();
     for (int64_t i = 0; i < n; ++i) ++ends_[inverse[i]];
-    int64_t begin = 0;
-    for (int64_t& end : ends_) {
-      const int64_t count = end;
+    Index begin = 0;
+    for (Index& end : ends_) {
+      const Index count = end;
       end = begin;  // and moves on as places are filled
       begin += count;
     }
@@ -54,7 +54,7 @@ class Places {
   float weight(int64_t place) const { return weights_.empty() ? 1.0f : weights_[place]; }
 
  private:
-  std::vector<int64_t> ends_;
+  std::vector<Index> ends_;
   std::vector<Index> values_;
   std::vector<float> weights_;
 };
@@ -98,7 +98,7 @@ void ReducePooledGrads(const float* grad, const int32_t* inverse, const Bags& ba
                        int64_t num_unique, int64_t dim, float* out, WorkerPool* pool) {
   if (bags.splits[bags.count] == 0) {
     std::fill_n(out, num_unique * dim, 0.0f);
-  } else if (bags.count <= std::numeric_limits<int32_t>::max()) {
+  } else if (std::max(bags.count, bags.splits[bags.count]) <= std::numeric_limits<int32_t>::max()) {
     Reduce<int32_t>(grad, inverse, bags, num_unique, dim, out, pool);
   } else {
     Reduce<int64_t>(grad, inverse, bags, num_unique, dim, out, pool);

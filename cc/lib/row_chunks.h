@@ -1,7 +1,7 @@
 // Rows of equal size, by number, that never move, in chunks: a table grows without a copy. Chunks
 // grow with what is there, from 16 rows to about 64 KiB and from 4 MiB on by octaves, so that a
 // small table is small and a large one has few: every access reads the address of its chunk, and
-// those should fit the cache. From about half a MiB on they come from an arena in huge pages, and
+// those should fit the cache. Those after the first 32 KiB come from an arena in huge pages, and
 // those that are larger than such a page are blocks of their own.
 #ifndef TF_SPARSE_EMB_CC_LIB_ROW_CHUNKS_H_
 #define TF_SPARSE_EMB_CC_LIB_ROW_CHUNKS_H_
@@ -71,7 +71,7 @@ class RowChunks {
   static constexpr int kFirstShift = 4;
   static constexpr int kOctaveShift = 5;
   static constexpr int64_t kMaxChunkBytes = 64 << 10;
-  static constexpr int64_t kArenaBytes = 512 << 10;
+  static constexpr int64_t kArenaBytes = 32 << 10;
 
   // One block, or a part of the arena.
   class Chunk {

@@ -113,6 +113,7 @@ class ShardedRows {
     constexpr int64_t kRing = 64;
     uint64_t hashes[kRing];
     const Store* stores[kRing];
+    float* guesses[kRing] = {};
     for (int64_t i = begin - kIndexAhead; i < end; ++i) {
       if (const int64_t j = i + kIndexAhead; j < end) {
         const uint64_t hash = HashKey(keys[j]);
@@ -122,9 +123,11 @@ class ShardedRows {
         store->PrefetchIndex(keys[j], hash);
       }
       if (const int64_t j = i + kRowAhead; j >= begin && j < end) {
-        stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing], floats);
+        guesses[j % kRing] = stores[j % kRing]->PrefetchRow(keys[j], hashes[j % kRing], floats);
       }
-      if (i >= begin) fn(i, stores[i % kRing]->Find(keys[i], hashes[i % kRing]));
+      if (const int64_t j = i % kRing; i >= begin) {
+        fn(i, stores[j]->Find(keys[i], hashes[j], guesses[j]));
+      }
     }
   }
 

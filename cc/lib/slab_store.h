@@ -44,17 +44,25 @@ class SlabStore : public HashedStore {
     if (!buckets_.empty()) __builtin_prefetch(&buckets_[Home(hash)]);
   }
 
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
-    if (buckets_.empty()) return;
+  SPARSE_EMB_INLINE float* PrefetchRow(int64_t, uint64_t hash, int64_t floats) const {
+    if (buckets_.empty()) return nullptr;
     const Bucket& bucket = buckets_[Home(hash)];
-    if (const uint32_t match = bucket.Match(Tag(hash))) {
-      PrefetchBytes(rows_.Row(bucket.rows[__builtin_ctz(match)]), RowBytes(floats));
-    }
+    const uint32_t match = bucket.Match(Tag(hash));
+    if (match == 0) return nullptr;
+    char* const row = rows_.Row(bucket.rows[__builtin_ctz(match)]);
+    PrefetchBytes(row, RowBytes(floats));
+    return Floats(row);
   }
 
   float* Find(int64_t key, uint64_t hash) const {
     const Place place = Search(key, hash);
     return place.slot < 0 ? nullptr : Floats(rows_.Row(buckets_[place.bucket].rows[place.slot]));
+  }
+
+  SPARSE_EMB_INLINE float* Find(int64_t key, uint64_t hash, float* guess) const {
+    if (guess != nullptr && KeyOf(reinterpret_cast<char*>(guess) - RowBytes(0)) == key)
+      return guess;
+    return Find(key, hash);
   }
 
   void Reserve(int64_t count) {

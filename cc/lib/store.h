@@ -7,10 +7,11 @@
 //   void PrefetchIndex(key, hash) const     first cache line of a search. SPARSE_EMB_INLINE, as is
 //                                           PrefetchRow: GCC takes a function that only prefetches
 //                                           for one without effect, and drops calls of it
-//   void PrefetchRow(key, hash, floats) const
+//   float* PrefetchRow(key, hash, floats) const
 //                                           reads that line, prefetches so many floats of the row
-//                                           that it points to
+//                                           that it points to, and may return that row as a guess
 //   float* Find(key, hash) const            the row, or null
+//   float* Find(key, hash, guess) const     the same, quicker where what PrefetchRow returned is it
 //   void Reserve(count)                     room for count more keys; may throw std::bad_alloc,
 //                                           and then nothing has changed
 //   void Trim()                             gives back what Reserve took and no key has; may throw

@@ -22,12 +22,14 @@ class UnorderedMapStore : public HashedStore {
   UnorderedMapStore(const StoreOptions& options, int /*shard*/) : row_floats_(options.row_floats) {}
 
   SPARSE_EMB_INLINE void PrefetchIndex(int64_t, uint64_t) const {}
-  SPARSE_EMB_INLINE void PrefetchRow(int64_t, uint64_t, int64_t) const {}
+  SPARSE_EMB_INLINE float* PrefetchRow(int64_t, uint64_t, int64_t) const { return nullptr; }
 
   float* Find(int64_t key, uint64_t) const {
     const auto found = rows_.find(key);
     return found == rows_.end() ? nullptr : found->second.get();
   }
+
+  float* Find(int64_t key, uint64_t hash, float*) const { return Find(key, hash); }
 
   void Reserve(int64_t count) {
     // Geometric growth: reserving just what is needed would rehash at every batch.
