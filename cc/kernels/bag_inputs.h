@@ -41,6 +41,16 @@ inline absl::Status CheckInverse(const tensorflow::Tensor& inverse, int64_t num_
       "inverse must be in [0, ", num_unique, "), got inverse[", wrong - values, "] = ", *wrong));
 }
 
+// Whether every key is its own unique key.
+inline bool IsIdentity(const tensorflow::Tensor& inverse, int64_t num_unique) {
+  const auto values = inverse.vec<int32_t>();
+  if (values.size() != num_unique) return false;
+  for (int64_t n = 0; n < num_unique; ++n) {
+    if (values(n) != n) return false;
+  }
+  return true;
+}
+
 // That `count` keys or bags are those of F features, as many of each. What is kept for each feature
 // takes memory where there are no keys too.
 inline absl::Status CheckFeatures(const char* what, int64_t count, int64_t num_features) {

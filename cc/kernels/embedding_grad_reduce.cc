@@ -48,7 +48,8 @@ class EmbeddingGradReduceOp : public Kernel {
       OP_REQUIRES_OK(ctx, CheckFeatures("keys", n, num_features_));
     }
     OP_REQUIRES_OK(ctx, CheckDim("grad", grad, 0, pooled_ ? bags.rows() : n / num_features_));
-    if (!pooled_ && num_features_ == 1 && IsIdentity(inverse, num_unique)) {
+    if (!pooled_ && num_features_ == 1 &&
+        IsIdentity(inverse, num_unique)) {  // no sum has two terms
       ctx->set_output(0, grad);
       return;
     }
@@ -66,16 +67,6 @@ class EmbeddingGradReduceOp : public Kernel {
   }
 
  private:
-  // Whether every key is its own unique key: no sum has two terms.
-  static bool IsIdentity(const Tensor& inverse, int64_t num_unique) {
-    const auto values = inverse.vec<int32_t>();
-    if (values.size() != num_unique) return false;
-    for (int64_t n = 0; n < num_unique; ++n) {
-      if (values(n) != n) return false;
-    }
-    return true;
-  }
-
   bool pooled_;
   Combiner combiner_;
   int64_t num_features_;
