@@ -92,15 +92,15 @@ class Writer final : public RowSink {
     return Written(bundle_.Add(key_ + "/table", table));
   }
 
-  Status Write(RowChunk* chunk) override {
-    const int64_t n = chunk->n(), dim = meta_.dim, row = meta_.row_floats(), other = row - dim;
+  Status Write(const RowChunk& chunk, const Turn& turn) override {
+    SPARSE_EMB_RETURN_IF_ERROR(turn.Wait());
+    const int64_t n = chunk.n(), dim = meta_.dim, row = meta_.row_floats(), other = row - dim;
     parts_.Resize(n, meta_);
     auto& [keys, rows, state] = parts_;
-    std::copy(chunk->keys.begin(), chunk->keys.end(), DataOf<int64_t>(&keys));
+    std::copy(chunk.keys.begin(), chunk.keys.end(), DataOf<int64_t>(&keys));
     float* to_rows = DataOf<float>(&rows);
     float* to_state = DataOf<float>(&state);
-    for (const float* from = chunk->rows.data(); from != chunk->rows.data() + n * row;
-         from += row) {
+    for (const float* from = chunk.rows.data(); from != chunk.rows.data() + n * row; from += row) {
       to_rows = std::copy(from, from + dim, to_rows);
       to_state = std::copy(from + dim, from + row, to_state);
     }

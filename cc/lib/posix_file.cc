@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -103,15 +104,23 @@ Status PosixFile::Create(const std::string& path) {
   }
 }
 
-Status PosixFile::Write(const void* data, int64_t bytes) {
+Status PosixFile::Write(std::initializer_list<Bytes> pieces) {
   const WriteSignalsHeld held;
-  const char* at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t written = write(fd_, at, std::min<int64_t>(bytes, 1 << 30));
+  constexpr size_t kMost = 4;
+  iovec left[kMost];
+  int count = 0;
+  for (const Bytes& piece : pieces) {
+    left[count++] = {const_cast<void*>(piece.data), static_cast<size_t>(piece.size)};
+  }
+  for (iovec* at = left; at != left + count;) {
+    const ssize_t written = writev(fd_, at, static_cast<int>(left + count - at));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return SystemError("write to", path_);
-    at += written;
-    bytes -= written;
+    size_t rest = written;
+    for (; at != left + count && rest >= at->iov_len; ++at) rest -= at->iov_len;
+    if (at == left + count) break;
+    at->iov_base = static_cast<char*>(at->iov_base) + rest;
+    at->iov_len -= rest;
   }
   return {};
 }
@@ -148,35 +157,6 @@ Status PosixFile::Close() {
   const int fd = fd_;
   fd_ = -1;
   return close(fd) == 0 || errno == EINTR ? Status() : SystemError("write to", path_);
-}
-
-Status BufferedWriter::Append(const void* data, int64_t bytes) {
-  const char* at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    if (filling_.capacity() == 0) filling_.reserve(kBytes);
-    const int64_t room = kBytes - static_cast<int64_t>(filling_.size());
-    const int64_t part = std::min(room, bytes);
-    filling_.insert(filling_.end(), at, at + part);
-    at += part;
-    bytes -= part;
-    if (part == room) SPARSE_EMB_RETURN_IF_ERROR(HandOver());
-  }
-  return {};
-}
-
-Status BufferedWriter::HandOver() {
-  if (under_way_.valid()) SPARSE_EMB_RETURN_IF_ERROR(under_way_.get());
-  filling_.swap(written_);
-  filling_.clear();
-  under_way_ = std::async(std::launch::async, [this] {
-    return file_->Write(written_.data(), static_cast<int64_t>(written_.size()));
-  });
-  return {};
-}
-
-Status BufferedWriter::Flush() {
-  SPARSE_EMB_RETURN_IF_ERROR(HandOver());
-  return under_way_.get();
 }
 
 bool IsSpecialFile(const std::string& path) {

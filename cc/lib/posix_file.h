@@ -3,13 +3,18 @@
 #define TF_SPARSE_EMB_CC_LIB_POSIX_FILE_H_
 
 #include <cstdint>
-#include <future>
+#include <initializer_list>
 #include <string>
-#include <vector>
 
 #include "cc/lib/status.h"
 
 namespace sparse_emb {
+
+// Bytes that belong to others.
+struct Bytes {
+  const void* data;
+  int64_t size;
+};
 
 // A file that is open; closed when this goes.
 class PosixFile {
@@ -27,9 +32,9 @@ class PosixFile {
 
   const std::string& path() const { return path_; }
 
-  // All of them. A signal that the system would send for a full file or a closed pipe is kept from
-  // the process.
-  Status Write(const void* data, int64_t bytes);
+  // All of them, one after the other. A signal that the system would send for a full file or a
+  // closed pipe is kept from the process.
+  Status Write(std::initializer_list<Bytes> pieces);
   // Sets room for so many bytes aside, where the file system can: a full disk shows at once, and
   // writing is quicker.
   Status Reserve(int64_t bytes);
@@ -46,26 +51,6 @@ class PosixFile {
 
   std::string path_;
   int fd_ = -1;
-};
-
-// Writes to a file in large pieces, each while the next is being made.
-class BufferedWriter {
- public:
-  explicit BufferedWriter(PosixFile* file) : file_(file) {}
-
-  // An error may be that of a piece before.
-  Status Append(const void* data, int64_t bytes);
-  // Returns when all has been written.
-  Status Flush();
-
- private:
-  static constexpr int64_t kBytes = 4 << 20;
-
-  Status HandOver();
-
-  PosixFile* const file_;
-  std::vector<char> filling_, written_;
-  std::future<Status> under_way_;  // of written_; its destructor waits
 };
 
 // Whether something is at `path` that is no regular file.

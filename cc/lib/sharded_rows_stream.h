@@ -5,56 +5,93 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <new>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cc/lib/change_log.h"
+#include "cc/lib/in_turn.h"
+#include "cc/lib/read_ahead.h"
 #include "cc/lib/sharded_rows.h"
 #include "cc/lib/table.h"
 #include "cc/lib/table_stream.h"
 
 namespace sparse_emb {
 
+// The rows of a chunk in the table: keys and where they stand.
+using FoundRows = std::vector<std::pair<int64_t, const float*>>;
+
+// How many rows of so many floats make a chunk.
+inline int64_t ChunkRows(int64_t row_floats) {
+  const int64_t row_bytes = sizeof(int64_t) + row_floats * sizeof(float);
+  return std::max<int64_t>(kChunkBytes / row_bytes, 1);
+}
+
+// Writes the chunks of which next(&found, &removed) says what is in them, until it returns false.
+// Two threads take the chunks in turn: while one has a chunk written the other copies the rows of
+// the next. Each does all that is to be done with its chunk, which stays in the cache of its
+// processor from the copy to the write.
+template <class Next>
+Status WriteChunks(const TableMeta& meta, int64_t chunks, RowSink* sink, const Next& next) {
+  const int64_t width = meta.row_floats();
+  InTurn jobs;
+  std::mutex taking;
+  int64_t taken = 0;
+  RunOnOwnThreads(chunks > 1 ? 2 : 1, [&] {
+    RowChunk chunk;
+    FoundRows found;
+    for (bool is_last = false; !is_last && jobs.status().ok();) {
+      MemoryGuard memory(meta.name);
+      std::unique_lock alone(taking);
+      const int64_t job = taken++;
+      memory.Run([&] { is_last = !next(&found, &chunk.removed); });
+      alone.unlock();
+      Status status;
+      memory.Run([&] {
+        if (is_last || !memory.status().ok()) return;
+        chunk.keys.resize(found.size());
+        chunk.rows.resize(found.size() * width);
+        float* to = chunk.rows.data();
+        for (size_t i = 0; i < found.size(); ++i, to += width) {
+          chunk.keys[i] = found[i].first;
+          std::copy(found[i].second, found[i].second + width, to);
+        }
+        status = sink->Write(chunk, Turn(&jobs, job));
+      });
+      jobs.Done(job, memory.status().ok() ? std::move(status) : memory.status());
+    }
+  });
+  SPARSE_EMB_RETURN_IF_ERROR(jobs.status());
+  return sink->End();
+}
+
 // Writes all rows, the first meta.row_floats() floats of each. A chunk takes some of every shard,
 // so that a load can fill all shards at once; within a shard rows come in the storage's order, and
 // a table that is loaded from a table of its own storage has that order again.
 template <class Store>
-Status SaveRows(const ShardedRows<Store>& rows, const TableMeta& meta, RowSink* sink,
-                WorkerPool* pool) {
+Status SaveRows(const ShardedRows<Store>& rows, const TableMeta& meta, RowSink* sink) {
   SPARSE_EMB_RETURN_IF_ERROR(sink->Begin(meta));
-  const int64_t width = meta.row_floats();
-  const int64_t row_bytes = sizeof(int64_t) + width * sizeof(float);
-  const int64_t chunk_rows = std::max<int64_t>(kChunkBytes / row_bytes, 1);
+  const int64_t chunk_rows = ChunkRows(meta.row_floats());
   const int64_t shard_rows = std::max<int64_t>(chunk_rows / kShards, 1);
   std::array<int64_t, kShards> position = {};
   int64_t left = meta.rows;
-  RowChunk chunk;
-  std::vector<std::pair<int64_t, const float*>> found;
-  for (int shard = 0; left > 0;) {
-    found.clear();
-    while (left > 0 && static_cast<int64_t>(found.size()) < chunk_rows) {
+  int shard = 0;
+  const auto next = [&](FoundRows* found, std::vector<int64_t>*) {
+    found->clear();
+    while (left > 0 && static_cast<int64_t>(found->size()) < chunk_rows) {
       if (position[shard] >= 0) {
-        const size_t before = found.size();
+        const size_t before = found->size();
         position[shard] = rows.ForEachInShard(
             shard, position[shard], shard_rows,
-            [&](int64_t key, const float* row) { found.emplace_back(key, row); });
-        left -= found.size() - before;
+            [&](int64_t key, const float* row) { found->emplace_back(key, row); });
+        left -= found->size() - before;
       }
       shard = (shard + 1) % kShards;
     }
-    chunk.keys.resize(found.size());
-    chunk.rows.resize(found.size() * width);
-    pool->ParallelFor(found.size(), 20 + width / 8, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        chunk.keys[i] = found[i].first;
-        std::copy(found[i].second, found[i].second + width, &chunk.rows[i * width]);
-      }
-    });
-    SPARSE_EMB_RETURN_IF_ERROR(sink->Write(&chunk));
-  }
-  return sink->End();
+    return !found->empty();
+  };
+  return WriteChunks(meta, 1 + meta.rows / chunk_rows, sink, next);
 }
 
 // Writes what an increment has of these keys: their rows, and which of them are not there. Sets
@@ -62,39 +99,31 @@ Status SaveRows(const ShardedRows<Store>& rows, const TableMeta& meta, RowSink* 
 template <class Store>
 Status SaveChangedRows(const ShardedRows<Store>& rows, const KeySet& changed, TableMeta meta,
                        RowSink* sink, WorkerPool* pool) {
-  const int64_t width = meta.row_floats();
-  const int64_t row_bytes = sizeof(int64_t) + width * sizeof(float);
-  const int64_t chunk_rows = std::max<int64_t>(kChunkBytes / row_bytes, 1);
+  const int64_t chunk_rows = ChunkRows(meta.row_floats());
   std::vector<int64_t> keys;
-  std::vector<float*> found(std::min(chunk_rows, changed.size()));
+  std::vector<float*> places(std::min(chunk_rows, changed.size()));
   meta.rows = 0;
   for (int64_t cursor = 0; changed.Next(&cursor, chunk_rows, &keys);) {
-    rows.Find(keys.data(), keys.size(), found.data(), pool);
-    for (size_t i = 0; i < keys.size(); ++i) meta.rows += found[i] != nullptr;
+    rows.Find(keys.data(), keys.size(), places.data(), pool);
+    for (size_t i = 0; i < keys.size(); ++i) meta.rows += places[i] != nullptr;
   }
   SPARSE_EMB_RETURN_IF_ERROR(sink->Begin(meta));
-  RowChunk chunk;
-  for (int64_t cursor = 0; changed.Next(&cursor, chunk_rows, &keys);) {
-    rows.Find(keys.data(), keys.size(), found.data(), pool);
-    chunk.keys.clear();
-    chunk.removed.clear();
+  int64_t cursor = 0;
+  const auto next = [&](FoundRows* found, std::vector<int64_t>* removed) {
+    found->clear();
+    removed->clear();
+    if (!changed.Next(&cursor, chunk_rows, &keys)) return false;
+    rows.Find(keys.data(), keys.size(), places.data(), pool);
     for (size_t i = 0; i < keys.size(); ++i) {
-      if (found[i] == nullptr) {
-        chunk.removed.push_back(keys[i]);
+      if (places[i] == nullptr) {
+        removed->push_back(keys[i]);
       } else {
-        found[chunk.keys.size()] = found[i];
-        chunk.keys.push_back(keys[i]);
+        found->emplace_back(keys[i], places[i]);
       }
     }
-    chunk.rows.resize(chunk.keys.size() * width);
-    pool->ParallelFor(chunk.n(), 20 + width / 8, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        std::copy(found[i], found[i] + width, &chunk.rows[i * width]);
-      }
-    });
-    SPARSE_EMB_RETURN_IF_ERROR(sink->Write(&chunk));
-  }
-  return sink->End();
+    return true;
+  };
+  return WriteChunks(meta, 1 + changed.size() / chunk_rows, sink, next);
 }
 
 // Reads what `share` has of whole tables and their increments into `out`, which is empty and is not
@@ -153,15 +182,16 @@ class RowLoader {
  private:
   template <class Fn>
   Status ForEachChunk(RowSource* source, const Fn& fn) {
-    RowChunk chunk;
+    ReadAhead chunks(source);
     for (;;) {
-      SPARSE_EMB_RETURN_IF_ERROR(source->Read(&chunk));
-      if (chunk.empty()) return {};
-      for (const std::vector<int64_t>* keys : {&chunk.keys, &chunk.removed}) {
+      RowChunk* chunk;
+      SPARSE_EMB_RETURN_IF_ERROR(chunks.Next(&chunk));
+      if (chunk->empty()) return {};
+      for (const std::vector<int64_t>* keys : {&chunk->keys, &chunk->removed}) {
         SPARSE_EMB_RETURN_IF_ERROR(Named(source, table_.CheckKeys(keys->data(), keys->size())));
       }
-      if (share_.num_servers > 1) KeepOwn(&chunk);
-      SPARSE_EMB_RETURN_IF_ERROR(fn(chunk));
+      if (share_.num_servers > 1) KeepOwn(chunk);
+      SPARSE_EMB_RETURN_IF_ERROR(fn(*chunk));
     }
   }
 

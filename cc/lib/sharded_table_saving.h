@@ -99,11 +99,10 @@ Status ShardedTable<Store>::Restore(const TableRows& in, const std::string& rule
 }
 
 template <class Store>
-Status ShardedTable<Store>::Save(bool with_state, RowSink* sink, WorkerPool* pool) {
+Status ShardedTable<Store>::Save(bool with_state, RowSink* sink, WorkerPool*) {
   const std::shared_lock lock = LockShared();
   const Binding none;
-  return SaveRows(rows_, Describe(with_state ? binding_ : none, rows_.size(), updates_), sink,
-                  pool);
+  return SaveRows(rows_, Describe(with_state ? binding_ : none, rows_.size(), updates_), sink);
 }
 
 template <class Store>
@@ -146,7 +145,7 @@ Status ShardedTable<Store>::SaveInChain(int64_t log, const std::string& save, bo
   meta.save = save;
   meta.increment = increment;
   return increment ? SaveChangedRows(rows_, changes->taken(), std::move(meta), sink, pool)
-                   : SaveRows(rows_, meta, sink, pool);
+                   : SaveRows(rows_, meta, sink);
 }
 
 template <class Store>

@@ -56,8 +56,12 @@ struct End {
 static_assert(sizeof(End) == 24);
 
 template <class T>
-int64_t Bytes(const std::vector<T>& values) {
-  return static_cast<int64_t>(values.size() * sizeof(T));
+Bytes BytesOf(const std::vector<T>& values) {
+  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T))};
+}
+
+uint32_t CrcOf(const Bytes& bytes, uint32_t before = 0) {
+  return Crc32c(bytes.data, bytes.size, before);
 }
 
 uint32_t HeadCrc(const Head& head, const std::string& meta) {
@@ -85,27 +89,33 @@ class TableFileWriter final : public RowSink {
       const int64_t row_bytes = sizeof(int64_t) + meta.row_floats() * sizeof(float);
       SPARSE_EMB_RETURN_IF_ERROR(file_.Reserve(meta.rows * row_bytes));
     }
-    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(&head, sizeof(head)));
-    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(bytes.data(), bytes.size()));
+    const int64_t meta_size = bytes.size(), save_size = meta.save.size();
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Write({{&head, sizeof(head)}, {bytes.data(), meta_size}}));
     if (meta.save.empty()) return {};
-    BlockHead block;
-    const int64_t size = meta.save.size();
-    SPARSE_EMB_RETURN_IF_ERROR(
-        WriteBlockHead(kSave, meta.increment, size, Crc32c(meta.save.data(), size), &block));
-    return writer_.Append(meta.save.data(), size);
+    const Bytes save = {meta.save.data(), save_size};
+    const BlockHead block = MakeBlockHead(kSave, meta.increment, save_size, CrcOf(save));
+    return file_.Write({{&block, sizeof(block)}, save});
   }
 
-  Status Write(RowChunk* chunk) override {
-    if (chunk->n() > 0) SPARSE_EMB_RETURN_IF_ERROR(WriteRows(chunk));
-    return chunk->removed.empty() ? Status() : WriteRemoved(chunk->removed);
+  Status Write(const RowChunk& chunk, const Turn& turn) override {
+    const Bytes keys = BytesOf(chunk.keys), rows = BytesOf(chunk.rows);
+    const Bytes removed = BytesOf(chunk.removed);
+    const BlockHead there =
+        MakeBlockHead(kRows, chunk.n(), keys.size + rows.size, CrcOf(rows, CrcOf(keys)));
+    const BlockHead gone = MakeBlockHead(kGone, chunk.removed.size(), removed.size, CrcOf(removed));
+    SPARSE_EMB_RETURN_IF_ERROR(turn.Wait());
+    if (keys.size > 0) {
+      end_.Add(there);
+      SPARSE_EMB_RETURN_IF_ERROR(file_.Write({{&there, sizeof(there)}, keys, rows}));
+    }
+    if (removed.size == 0) return {};
+    end_.Add(gone);
+    return file_.Write({{&gone, sizeof(gone)}, removed});
   }
 
   Status End() override {
-    BlockHead block;
-    SPARSE_EMB_RETURN_IF_ERROR(
-        WriteBlockHead(kDone, 0, sizeof(end_), Crc32c(&end_, sizeof(end_)), &block));
-    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(&end_, sizeof(end_)));
-    SPARSE_EMB_RETURN_IF_ERROR(writer_.Flush());
+    const BlockHead block = MakeBlockHead(kDone, 0, sizeof(end_), Crc32c(&end_, sizeof(end_)));
+    SPARSE_EMB_RETURN_IF_ERROR(file_.Write({{&block, sizeof(block)}, {&end_, sizeof(end_)}}));
     if (in_place_) return file_.Close();
     if (durable_) SPARSE_EMB_RETURN_IF_ERROR(file_.Sync());
     // Not closed before: nobody may take it for abandoned.
@@ -116,32 +126,11 @@ class TableFileWriter final : public RowSink {
   }
 
  private:
-  Status WriteRows(RowChunk* chunk) {
-    const int64_t key_bytes = Bytes(chunk->keys), row_bytes = Bytes(chunk->rows);
-    const uint32_t crc =
-        Crc32c(chunk->rows.data(), row_bytes, Crc32c(chunk->keys.data(), key_bytes));
-    BlockHead block;
-    SPARSE_EMB_RETURN_IF_ERROR(
-        WriteBlockHead(kRows, chunk->n(), key_bytes + row_bytes, crc, &block));
-    end_.Add(block);
-    SPARSE_EMB_RETURN_IF_ERROR(writer_.Append(chunk->keys.data(), key_bytes));
-    return writer_.Append(chunk->rows.data(), row_bytes);
-  }
-
-  Status WriteRemoved(const std::vector<int64_t>& keys) {
-    const uint32_t crc = Crc32c(keys.data(), Bytes(keys));
-    BlockHead block;
-    SPARSE_EMB_RETURN_IF_ERROR(WriteBlockHead(kGone, keys.size(), Bytes(keys), crc, &block));
-    end_.Add(block);
-    return writer_.Append(keys.data(), Bytes(keys));
-  }
-
-  Status WriteBlockHead(const char (&kind)[4], int64_t n, int64_t bytes, uint32_t crc,
-                        BlockHead* block) {
-    *block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
-    std::memcpy(block->kind, kind, sizeof(kind));
-    block->crc = block->Crc();
-    return writer_.Append(block, sizeof(*block));
+  static BlockHead MakeBlockHead(const char (&kind)[4], int64_t n, int64_t bytes, uint32_t crc) {
+    BlockHead block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
+    std::memcpy(block.kind, kind, sizeof(kind));
+    block.crc = block.Crc();
+    return block;
   }
 
   const std::string path_;
@@ -149,7 +138,6 @@ class TableFileWriter final : public RowSink {
   bool in_place_ = false;
   bool finished_ = false;
   PosixFile file_;
-  BufferedWriter writer_{&file_};
   sparse_emb::End end_;
 };
 
@@ -222,8 +210,7 @@ class TableFileReader final : public RowSource {
     chunk->removed.clear();
     SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.n, &chunk->keys));
     SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.n * meta_.row_floats(), &chunk->rows));
-    const uint32_t crc = Crc32c(chunk->rows.data(), Bytes(chunk->rows),
-                                Crc32c(chunk->keys.data(), Bytes(chunk->keys)));
+    const uint32_t crc = CrcOf(BytesOf(chunk->rows), CrcOf(BytesOf(chunk->keys)));
     if (crc != block.payload_crc) return Damaged("a block of rows", begin);
     end_.Add(block);
     return {};
@@ -262,7 +249,7 @@ class TableFileReader final : public RowSource {
       return Damaged("the head of a block", begin);
     }
     SPARSE_EMB_RETURN_IF_ERROR(ReadInto(block.n, keys));
-    if (Crc32c(keys->data(), Bytes(*keys)) != block.payload_crc) {
+    if (CrcOf(BytesOf(*keys)) != block.payload_crc) {
       return Damaged("a block of removed keys", begin);
     }
     removed_ += block.n;

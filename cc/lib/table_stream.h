@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cc/lib/in_turn.h"
 #include "cc/lib/status.h"
 
 namespace sparse_emb {
@@ -62,14 +63,16 @@ struct RowChunk {
 // How many bytes of keys and rows make a chunk, roughly; a row of more is a chunk of its own.
 inline constexpr int64_t kChunkBytes = 4 << 20;
 
-// Where the rows go. Calls come in this order, from one thread; the first that fails is the last.
+// Where the rows go. Calls come in this order; after one that fails comes no other.
 class RowSink {
  public:
   virtual ~RowSink() = default;
   // meta.rows is the number of rows that will come.
   virtual Status Begin(const TableMeta& meta) = 0;
-  // May take the chunk's memory and leave other.
-  virtual Status Write(RowChunk* chunk) = 0;
+  // Several threads may call it at once, each with a chunk of its own: what concerns the chunk
+  // alone is done before turn.Wait(), what must be done in the order of the chunks between that and
+  // the return. An error of Wait is that of a chunk before, and to be returned.
+  virtual Status Write(const RowChunk& chunk, const Turn& turn) = 0;
   virtual Status End() = 0;
 };
 

@@ -31,8 +31,9 @@ class SavedRows final : public RowSink, public RowSource {
     chunks_.clear();
     return {};
   }
-  Status Write(RowChunk* chunk) override {
-    chunks_.push_back(*chunk);
+  Status Write(const RowChunk& chunk, const Turn& turn) override {
+    SPARSE_EMB_RETURN_IF_ERROR(turn.Wait());
+    chunks_.push_back(chunk);
     return {};
   }
   Status End() override { return {}; }

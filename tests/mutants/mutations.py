@@ -278,9 +278,16 @@ CPP = [
     Mutation(
         "a server loads the keys of others",
         "cc/lib/sharded_rows_stream.h",
-        "      if (share_.num_servers > 1) KeepOwn(&chunk);\n",
+        "      if (share_.num_servers > 1) KeepOwn(chunk);\n",
         "",
         "tests/cc/table_shares_test.cc::ATableOfAnyNumberOfServers",
+    ),
+    Mutation(
+        "the error of a chunk is not that of the save",
+        "cc/lib/in_turn.h",
+        "    if (status_.ok()) status_ = std::move(status);\n",
+        "",
+        "tests/cc/table_chunks_test.cc::AnErrorOfAnyChunkEndsTheSave",
     ),
     Mutation(
         "a confirmed save is forgotten",
