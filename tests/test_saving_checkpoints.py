@@ -303,6 +303,63 @@ def test_a_damaged_checkpoint_is_refused_and_the_table_is_as_before(damage, tmp_
     assert other.numpy() == before
 
 
+@pytest.fixture(scope="module")
+def large():
+    """A table of several chunks, with counts and a state."""
+    table = tse.EmbeddingVariable(300, seed=3)
+    table.bind("row_wise_adagrad")
+    rng = np.random.default_rng(1)
+    keys = rng.choice(10**9, 10_000, replace=False)
+    grads = rng.normal(size=(len(keys), 300)).astype(np.float32)
+    tse.ops.embedding_update(table, keys, grads, "row_wise_adagrad", learning_rate=0.1)
+    return table
+
+
+def test_tensorflow_reads_a_table_of_several_chunks_as_whole_tensors(large, tmp_path):
+    path = tf.train.Checkpoint(table=large).write(str(tmp_path / "c"))
+    shapes = dict(tf.train.list_variables(path))
+    prefix = "table/table/.ATTRIBUTES"
+    assert [shapes[f"{prefix}/{name}"] for name in ("keys", "rows", "state")] == [[10_000], [10_000, 300], [10_000, 1]]
+    keys, rows, state = (tf.train.load_variable(path, f"{prefix}/{name}") for name in ("keys", "rows", "state"))
+    want_keys, want_rows = (part.numpy() for part in large.export(with_state=True))
+    got, want = np.argsort(keys), np.argsort(want_keys)
+    np.testing.assert_array_equal(keys[got], want_keys[want])
+    np.testing.assert_array_equal(np.concatenate([rows, state], 1)[got], want_rows[want])
+
+
+def test_a_checkpoint_that_tensorflow_has_written_anew_is_read(large, tmp_path):
+    path = tf.train.Checkpoint(table=large).write(str(tmp_path / "c"))
+    names = [name for name, _ in tf.train.list_variables(path)]
+    # Whole tensors, in one file, in an order of its own.
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "d"),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.train.load_variable(path, name) for name in names],
+    )
+    other = tse.EmbeddingVariable(300)
+    other.bind("row_wise_adagrad")
+    tf.train.Checkpoint(table=other).read(str(tmp_path / "d"))
+    assert other.numpy() == large.numpy()
+
+
+@pytest.mark.parametrize("at", [0.1, 0.33, 0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("damage", ["flipped", "cut off"])
+def test_damage_in_any_chunk_of_a_checkpoint_is_found(damage, at, large, tmp_path):
+    path = tf.train.Checkpoint(table=large).write(str(tmp_path / "c"))
+    (data,) = (file for file in tmp_path.iterdir() if file.stat().st_size > 10_000_000)
+    content = bytearray(data.read_bytes())
+    place = int(at * len(content))
+    content[place] ^= 64
+    data.write_bytes(content if damage == "flipped" else content[:place])
+    other = tse.EmbeddingVariable(300)
+    other.lookup([2], insert=True)
+    before = other.numpy()
+    with pytest.raises(tf.errors.DataLossError, match="checkpoint '.*'.*(Checksum does not match|Read less bytes)"):
+        tf.train.Checkpoint(table=other).read(path)
+    assert other.numpy() == before
+
+
 def test_a_failed_save_leaves_the_checkpoint_that_was_there(tmp_path):
     table = tse.EmbeddingVariable(8)
     table.lookup(np.arange(100), insert=True)

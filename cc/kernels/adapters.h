@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -58,6 +59,17 @@ inline absl::Status ToAbsl(const Status& status) {
       return absl::UnavailableError(status.message);
   }
   return absl::InternalError(status.message);
+}
+
+// `where` is the file, or whatever else TensorFlow's error leaves unsaid.
+inline Status FromAbsl(const absl::Status& status, const std::string& where) {
+  if (status.ok()) return {};
+  Code code = Code::kUnavailable;
+  if (absl::IsDataLoss(status) || absl::IsOutOfRange(status)) code = Code::kDataLoss;
+  if (absl::IsNotFound(status)) code = Code::kNotFound;
+  if (absl::IsInvalidArgument(status)) code = Code::kInvalidArgument;
+  if (absl::IsResourceExhausted(status)) code = Code::kResourceExhausted;
+  return Error(code, where, ": ", std::string(status.message()));
 }
 
 // The base of our kernels: what is thrown where memory runs out becomes an error of the op.

@@ -12,7 +12,8 @@ namespace sparse_emb {
 // Tensors of the names <key>/table (TableMeta::Encode's string), <key>/keys int64 [V], <key>/rows
 // float32 [V, D] and <key>/state float32 [V, S'], all but the embedding of a row as it lies in the
 // table. Those of V rows are partitioned, one slice a chunk; a tensor without elements is left out.
-// TensorFlow gives each slice a checksum, and looks at it when the slice is read.
+// Each slice has a checksum, which is looked at when the slice is read. The files are as
+// TensorFlow's own writer would make them, and those that it has written are read.
 std::unique_ptr<RowSink> MakeBundleWriter(const std::string& prefix, const std::string& key);
 std::unique_ptr<RowSource> MakeBundleReader(const std::string& prefix, const std::string& key);
 
