@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from saving_cases import make_model, tables_of, train
+from tensorflow.core.protobuf import saved_model_pb2
 
 import tf_sparse_emb as tse
 
@@ -45,6 +46,28 @@ def test_a_loaded_model_answers_as_the_model(model, how, tmp_path):
     train(model, 1, first=7)  # what goes on here does not reach it
     assert (model(SEEN_AND_NEW).numpy() != want).any()
     np.testing.assert_array_equal(serve(tf.constant(SEEN_AND_NEW)), want)
+
+
+def test_a_saved_model_has_each_table_once(model, tmp_path):
+    for how in (model.export, lambda path: tf.saved_model.save(model, path)):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        how(str(path))
+        content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        files = [asset.filename for asset in content.meta_graphs[0].asset_file_def]
+        assert len(set(files)) == len(files) == len(tables_of(model))
+
+
+def test_an_export_has_the_rows_of_its_moment_while_the_archive_of_another_lives(model, tmp_path):
+    archives = []
+    for i in range(2):
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serve", model.__call__, [tf.TensorSpec([None, 3], tf.int64)])
+        train(model, 1, first=20 + i)
+        archive.write_out(str(tmp_path / str(i)), verbose=False)
+        loaded = tf.saved_model.load(str(tmp_path / str(i)))
+        np.testing.assert_array_equal(loaded.serve(tf.constant(SEEN_AND_NEW)), model(SEEN_AND_NEW).numpy())
+        archives.append(archive)
 
 
 class Lookup(tf.Module):

@@ -193,6 +193,10 @@ class ShardedTable(tf.Module):
         """Raises, as `load` would."""
         self.load(path)
 
+    def exported(self):
+        """Raises, as `save`."""
+        self.refuse("exported in this form")
+
     def refuse(self, what):
         """Raises the RuntimeError of a table that cannot be `what`, and says what can be done."""
         raise RuntimeError(

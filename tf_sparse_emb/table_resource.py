@@ -8,6 +8,7 @@ import tempfile
 import uuid
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow as tf
@@ -97,6 +98,7 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
         super().__init__(device=device)
         self.device = device
         self._all_rows, self._count_decay, self._options = all_rows, count_decay, options
+        self._exported = lambda: None
         # The handle is made when it is first asked for; were that while a function is traced, it would be the graph's.
         with tf.init_scope():
             _ = self.resource_handle
@@ -166,6 +168,17 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
             self.take(json.loads(report.numpy()), f"checkpoint '{prefix.numpy().decode()}'")
         return report
 
+    def exported(self):
+        """What stands for the table in SavedModels: the same for all who ask while one is written.
+
+        Keras' export asks before TensorFlow does, and two would be two tables in the SavedModel.
+        """
+        exported = self._exported()
+        if exported is None:
+            exported = ExportedTable(self)
+            self._exported = weakref.ref(exported)
+        return exported
+
     def take(self, report, source, had_all_rows=False):
         """Makes what was loaded, of which an op reports, this table's own.
 
@@ -186,6 +199,20 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
         )
 
 
+class _RowsAsset(tf.saved_model.Asset):
+    """The file of a table, written when a SavedModel takes it: who only looks for what there is pays nothing."""
+
+    def __init__(self, table, path):
+        super().__init__(str(path))
+        self._write = lambda: table.save(path, with_state=False, durable=False)
+
+    def _export_to_saved_model_graph(self, *args, **kwargs):
+        # In a thread of its own, because in this one ops go into the graph of the SavedModel.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self._write).result()
+        return super()._export_to_saved_model_graph(*args, **kwargs)
+
+
 class ExportedTable(tf.saved_model.experimental.TrackableResource):
     """A table as a SavedModel has it: its rows are an asset, which is read when the SavedModel is loaded.
 
@@ -197,9 +224,7 @@ class ExportedTable(tf.saved_model.experimental.TrackableResource):
         self._table = table
         folder = tempfile.mkdtemp(prefix="tf_sparse_emb_")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder, "embeddings.table")
-        table.save(path, with_state=False, durable=False)
-        self._rows = tf.saved_model.Asset(str(path))
+        self._rows = _RowsAsset(table, Path(folder, "embeddings.table"))
 
     @property
     def resource_handle(self):
@@ -223,5 +248,5 @@ def show_table(table, children, save_type):
     """Puts what stands for a variable's table, if anything does, among the children that TensorFlow sees."""
     if _left_out.get():
         children.pop("table", None)
-    elif save_type == "savedmodel":  # asked for once in each SavedModel
-        children["table"] = ExportedTable(table)
+    elif save_type == "savedmodel":
+        children["table"] = table.exported()
