@@ -2,7 +2,8 @@
 
 In `.weights.h5` and `.weights.json` the bytes of the package's own file (cc/lib/table_file.h) are cut into blocks, a
 dataset each, `<table>.0`, `<table>.1`, ...; they go through a pipe, so that no more than a few blocks are in memory.
-Keras makes the weights of a `.keras` file in memory: there the file is an asset, and the weights say so.
+Keras makes the weights of a `.keras` file in memory: there the file is an asset, and the weights say so. It goes into
+the archive at once, not by way of the folder that Keras makes for assets and then puts into the archive.
 """
 
 import contextlib
@@ -10,22 +11,40 @@ import fcntl
 import itertools
 import os
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
 _BLOCK_BYTES = 4 << 20
 
 
-def save_table(table, store, name, in_asset):
-    """Puts a `TableResource` into a store of Keras; with in_asset only a note that `save_asset` will keep it."""
-    if in_asset:
+class _Block:
+    """A block as a store takes it, which makes an array of what it is given: numpy copies an array, but not this."""
+
+    def __init__(self, block):
+        self._array = np.frombuffer(block, np.uint8)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
+
+
+def save_table(table, store, name):
+    """Puts a `TableResource` into a store of Keras, or into the archive that the store is a part of."""
+    # The weights of a `.keras` file are a part of an archive, unless Keras finds that memory is short.
+    archive = getattr(store, "archive", None)
+    if archive is not None:
         store[f"{name}.asset"] = np.frombuffer(asset_name(name).encode(), np.uint8)
+        with (
+            archive.open(_member(store, name), "w", force_zip64=True) as file,
+            contextlib.closing(_read_saved(table, _BLOCK_BYTES)) as blocks,
+        ):
+            for block in blocks:
+                file.write(block)
         return
     block_bytes = min(_BLOCK_BYTES, int(getattr(store, "max_shard_size", _BLOCK_BYTES)))
     with contextlib.closing(_read_saved(table, block_bytes)) as blocks:
         for i, block in enumerate(blocks):
-            store[f"{name}.{i}"] = np.frombuffer(block, np.uint8)
+            store[f"{name}.{i}"] = _Block(block)
 
 
 def check_table(table, store, name, layer):
@@ -64,8 +83,7 @@ def asset_name(name):
 def _stored(store, name):
     """The blocks of a table in a store, and what errors call it."""
     if f"{name}.asset" in store:
-        # Where in the file a layer stands, a store has no public name for.
-        member = "/".join(part for part in ("assets", store._h5_entry_path, asset_name(name)) if part)
+        member = _member(store, name)
         source = f"'{store.archive.filename}' ({member})"
         if member not in store.archive.namelist():
             raise ValueError(f"{source} is not there: the file has lost the rows of table '{name}'")
@@ -74,6 +92,12 @@ def _stored(store, name):
     file = f"'{path}'" if isinstance(path, (str, os.PathLike)) else "the file"
     source = f"table '{name}' in {file}"
     return _named(_stored_blocks(store, name), source), source
+
+
+def _member(store, name):
+    """The name in the archive of a table's asset, which is where Keras would have put it."""
+    # Where in the file a layer stands, a store has no public name for.
+    return "/".join(part for part in ("assets", store._h5_entry_path, asset_name(name)) if part)
 
 
 def _named(blocks, source):
@@ -107,7 +131,10 @@ def _make_pipe():
 
 
 def _read_saved(table, block_bytes):
-    """Yields the file of a table in blocks of so many bytes, while it is written."""
+    """Yields the file of a table in blocks of so many bytes, while it is written.
+
+    A block is gone when the next is asked for.
+    """
     read_end, write_end = _make_pipe()
 
     def save():
@@ -116,11 +143,24 @@ def _read_saved(table, block_bytes):
         finally:
             os.close(write_end)
 
+    def fill(buffer):
+        filled = 0
+        while filled < block_bytes and (got := pipe.readinto(buffer[filled:])):
+            filled += got
+        return buffer[:filled]
+
     # The pipe is closed first: a writer whose reader has stopped ends with an error, which nobody hears.
-    with ThreadPoolExecutor(1) as pool, os.fdopen(read_end, "rb") as pipe:
+    with ThreadPoolExecutor(2) as pool, os.fdopen(read_end, "rb", buffering=0) as pipe:
         saved = pool.submit(save)
-        while block := pipe.read(block_bytes):
-            yield block
+        buffers = [memoryview(bytearray(block_bytes)) for _ in range(2)]
+        filling = pool.submit(fill, buffers[0])
+        try:
+            while block := filling.result():
+                buffers.reverse()
+                filling = pool.submit(fill, buffers[0])
+                yield block
+        finally:
+            wait([filling])
         saved.result()
 
 

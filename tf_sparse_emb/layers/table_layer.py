@@ -105,7 +105,6 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
         # Weights and labels of a call keep their bits under a mixed policy; the output is cast.
         self.autocast = False
         self._was_called = False
-        self._saves_assets = False
         self._awaited_assets = _AwaitedAssets()
         self._check_output_dtype()
 
@@ -141,22 +140,14 @@ class TableLayer(TableLayerParts, keras.layers.Layer):
         for table in tables:
             table.trainable = self.trainable
 
-    # For a `.keras` file Keras calls save_assets and load_assets as well, after the variables.
+    # For a `.keras` file Keras calls load_assets as well, after load_own_variables.
 
     def save_own_variables(self, store):
         """Saves the tables, with the optimizer's state, counts and seed, and the other variables of a subclass."""
-        # The weights of a `.keras` file are a part of an archive, unless Keras finds that memory is short.
-        self._saves_assets = getattr(store, "archive", None) is not None
         for table in self._tables:
-            keras_files.save_table(table.table, store, table.name, in_asset=self._saves_assets)
+            keras_files.save_table(table.table, store, table.name)
         for i, variable in enumerate(self._other_variables):
             store[str(i)] = variable
-
-    def save_assets(self, dir_path):
-        """Saves the tables of a `.keras` file."""
-        if self._saves_assets:
-            for table in self._tables:
-                table.table.save(Path(dir_path, keras_files.asset_name(table.name)), durable=False)
 
     def load_own_variables(self, store):
         """Restores what `save_own_variables` saved; an error leaves each table as it was."""
