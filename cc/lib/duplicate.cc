@@ -7,12 +7,13 @@
 namespace sparse_emb {
 namespace {
 
-constexpr int64_t kAhead = 8;
-
-// Prefetches the row that comes kAhead values after n.
+// Prefetches the row that comes some values of its feature after n: so far that it has time to come
+// from another processor's cache, and for features side by side no further than the cache has room
+// for the rows of all.
 SPARSE_EMB_INLINE void PrefetchAhead(const float* rows, const int32_t* inverse, int64_t n,
-                                     int64_t end, int64_t dim) {
-  if (n + kAhead < end) PrefetchBytes(rows + inverse[n + kAhead] * dim, dim * sizeof(float));
+                                     int64_t end, int64_t num_features, int64_t dim) {
+  const int64_t ahead = n + (num_features == 1 ? 32 : 8);
+  if (ahead < end) PrefetchBytes(rows + inverse[ahead] * dim, dim * sizeof(float));
 }
 
 int64_t CostPerBag(const Bags& bags, int64_t dim) {
@@ -32,7 +33,7 @@ void GatherRows(const float* rows, const int32_t* inverse, int64_t n, int64_t di
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t f = 0; f < num_features; ++f, value += dim) {
           const int64_t i = f * num_rows + r;
-          PrefetchAhead(rows, inverse, i, (f + 1) * num_rows, dim);
+          PrefetchAhead(rows, inverse, i, (f + 1) * num_rows, num_features, dim);
           Copy(rows + inverse[i] * dim, value, dim);
         }
       }
@@ -50,7 +51,7 @@ void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64
       const auto pool_bag = [&](int64_t b, float* sum) SPARSE_EMB_INLINE_LAMBDA {
         std::fill(sum, sum + dim, 0.0f);
         for (int64_t n = bags.splits[b]; n < bags.splits[b + 1]; ++n) {
-          PrefetchAhead(rows, inverse, n, total, dim);
+          PrefetchAhead(rows, inverse, n, total, bags.num_features, dim);
           const float* row = rows + inverse[n] * dim;
           if (bags.weights == nullptr) {
             Add(row, sum, dim);
@@ -77,7 +78,7 @@ void RowProducts(const float* rows, const int32_t* inverse, const Bags& bags, co
       for (int64_t b = begin; b < end; ++b) {
         const float* bag_grad = grad + bags.offset(b, dim);
         for (int64_t n = bags.splits[b]; n < bags.splits[b + 1]; ++n) {
-          PrefetchAhead(rows, inverse, n, total, dim);
+          PrefetchAhead(rows, inverse, n, total, bags.num_features, dim);
           out[n] = Dot(rows + inverse[n] * dim, bag_grad, dim);
         }
       }

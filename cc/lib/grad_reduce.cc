@@ -164,7 +164,7 @@ class Sums {
 template <class Prefetch, class Add>
 SPARSE_EMB_INLINE void ForEachOwned(const Share& share, const int32_t* inverse, int64_t begin,
                                     int64_t end, const Prefetch& prefetch, const Add& add) {
-  constexpr int64_t kAhead = 8;
+  constexpr int64_t kAhead = 24;
   if (share.owners == 1) {
     for (int64_t i = begin; i < end; ++i) {
       if (i + kAhead < end) prefetch(i + kAhead);
