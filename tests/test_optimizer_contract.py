@@ -3,6 +3,7 @@ the variables, loss scaling, and Keras' arguments on tables."""
 
 import copy
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -161,6 +162,26 @@ def test_the_dense_part_can_have_an_optimizer_of_its_own(make, rng):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_optimizers_for_a_part_count_the_steps_of_all_who_step_at_once():
+    """As workers on parameter servers do."""
+    kernel, gate = (keras.Variable(np.zeros([2, 3]), name=name) for name in ("kernel", "gate"))
+    dense, override = keras.optimizers.Adam(0.1), keras.optimizers.SGD(0.1)
+    optimizer = tse.optimizers.RowWiseAdam(dense_optimizer=dense, overrides={"gate": override})
+    optimizer.build([kernel, gate])
+
+    @tf.function
+    def step(grad):
+        optimizer.apply([grad, grad], [kernel, gate])
+
+    def steps(_):
+        for _ in range(500):
+            step(tf.ones([2, 3]))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(steps, range(4)))
+    assert [int(each.iterations) for each in (optimizer, dense, override)] == [2000] * 3
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])

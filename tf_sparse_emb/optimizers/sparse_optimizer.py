@@ -14,6 +14,7 @@ from tf_sparse_emb.optimizers.loading import LoadsBeforeBuild
 from tf_sparse_emb.optimizers.overrides import Overrides
 from tf_sparse_emb.optimizers.replica_sum import build_once, sum_over_replicas
 from tf_sparse_emb.optimizers.rule import ROW_WISE_VARIABLES, Rule, check_pattern
+from tf_sparse_emb.optimizers.step_count import count_in_place
 from tf_sparse_emb.optimizers.table_group import TableGroup
 from tf_sparse_emb.table_arguments import check_flag
 from tf_sparse_emb.variable import EmbeddingVariable
@@ -148,6 +149,7 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
         bindings = [table.bind(self.rule, **self._initial_values()) for table in tables]
         for optimizer, variables in others:
             optimizer.build(variables)
+            count_in_place(optimizer)
         super().build(plain)
         for variable in plain:
             self._add_slots(variable)
@@ -272,8 +274,7 @@ class SparseOptimizer(Rule, LoadsBeforeBuild, keras.optimizers.Optimizer):
                 checks += finite_checks(clipped, targets)
             with tf.control_dependencies(checks):
                 self._update(clipped, targets)
-                # Not Keras' assign_add, which reads, adds and writes: of several workers at once some would be lost.
-                self._iterations.value.assign_add(1)
+                self._iterations.value.assign_add(1)  # see count_in_place
 
     def _group_tables(self, grads, variables):
         """Sums the gradients of repeated keys, and puts tables together that one op can update.
