@@ -34,6 +34,12 @@ class Setting:
         library.sparse_emb_embedding_table_confirm_save(self.handle, self.log)
         library.sparse_emb_embedding_table_save_bundle(self.handle, prefix, "item")
         self.before = self.content()
+        # Of tables of their own, which they lock.
+        content = tf.constant(np.fromfile(path, np.uint8))
+        other = [tse.EmbeddingVariable(D, name="other", counts="seen").table.resource_handle for _ in range(2)]
+        save = library.sparse_emb_embedding_table_start_save(self.handle, block_bytes=1 << 20)
+        given, load = (library.sparse_emb_embedding_table_start_load(handle, "blocks") for handle in other)
+        library.sparse_emb_embedding_table_give_block(given, content)
         keys, unique = tf.constant([3, 5, 3], tf.int64), tf.constant([3, 5], tf.int64)
         rows, grads = tf.ones([2, D]), tf.ones([3, D])
         inverse, splits = tf.constant([0, 1, 0]), tf.constant([0, 1, 3], tf.int64)
@@ -151,6 +157,11 @@ class Setting:
             "embedding_table_load_chains": {**table, "log": self.log, **chains},
             "embedding_table_save": {**table, "path": path + "-2", "with_state": True, "durable": False},
             "embedding_table_load": {**table, "path": path, "source": "", "only_check": False},
+            "embedding_table_start_save": {**table, "block_bytes": 1 << 20},
+            "embedding_table_next_block": {"save": save},
+            "embedding_table_start_load": {**table, "source": "blocks", "only_check": False},
+            "embedding_table_give_block": {"load": load, "block": content},
+            "embedding_table_finish_load": {"load": given},
             "embedding_table_save_bundle": {**table, "prefix": prefix + "-2", "key": "item"},
             "embedding_table_load_bundle": {**table, "prefix": prefix, "key": "item"},
             "embedding_update": {

@@ -1,17 +1,15 @@
 """Tables in Keras' files.
 
 In `.weights.h5` and `.weights.json` the bytes of the package's own file (cc/lib/table_file.h) are cut into blocks, a
-dataset each, `<table>.0`, `<table>.1`, ...; they go through a pipe, so that no more than a few blocks are in memory.
+dataset each, `<table>.0`, `<table>.1`, ...; no more than a few of them are in memory.
 Keras makes the weights of a `.keras` file in memory: there the file is an asset, and the weights say so. It goes into
 the archive at once, not by way of the folder that Keras makes for assets and then puts into the archive.
 """
 
 import contextlib
-import fcntl
 import itertools
 import os
 import zipfile
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -22,7 +20,7 @@ class _Block:
     """A block as a store takes it, which makes an array of what it is given: numpy copies an array, but not this."""
 
     def __init__(self, block):
-        self._array = np.frombuffer(block, np.uint8)
+        self._array = block
 
     def __array__(self, dtype=None, copy=None):
         return self._array
@@ -36,13 +34,13 @@ def save_table(table, store, name):
         store[f"{name}.asset"] = np.frombuffer(asset_name(name).encode(), np.uint8)
         with (
             archive.open(_member(store, name), "w", force_zip64=True) as file,
-            contextlib.closing(_read_saved(table, _BLOCK_BYTES)) as blocks,
+            contextlib.closing(table.saved_blocks(_BLOCK_BYTES)) as blocks,
         ):
             for block in blocks:
                 file.write(block)
         return
     block_bytes = min(_BLOCK_BYTES, int(getattr(store, "max_shard_size", _BLOCK_BYTES)))
-    with contextlib.closing(_read_saved(table, block_bytes)) as blocks:
+    with contextlib.closing(table.saved_blocks(block_bytes)) as blocks:
         for i, block in enumerate(blocks):
             store[f"{name}.{i}"] = _Block(block)
 
@@ -59,7 +57,7 @@ def check_table(table, store, name, layer):
         )
     blocks, source = _stored(store, name)
     with contextlib.closing(blocks):
-        _load_blocks(table.check, itertools.islice(blocks, 1), source)
+        table.load_blocks(itertools.islice(blocks, 1), source=source, only_check=True)
 
 
 def load_table(table, store, name):
@@ -67,7 +65,7 @@ def load_table(table, store, name):
     if not waits_for_asset(store, name):
         blocks, source = _stored(store, name)
         with contextlib.closing(blocks):
-            _load_blocks(table.load, blocks, source)
+            table.load_blocks(blocks, source=source)
 
 
 def waits_for_asset(store, name):
@@ -103,7 +101,8 @@ def _member(store, name):
 def _named(blocks, source):
     """Yields the blocks; what h5py and zipfile say of a damaged file then says of which."""
     try:
-        yield from blocks
+        for block in blocks:
+            yield np.frombuffer(memoryview(block).cast("B"), np.uint8)
     except (OSError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{source} is damaged: {error}") from error
 
@@ -121,65 +120,3 @@ def _archived_blocks(path, member):
     with zipfile.ZipFile(path) as archive, archive.open(member) as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
-
-
-def _make_pipe():
-    read_end, write_end = os.pipe()
-    with contextlib.suppress(OSError):  # beyond what the system allows
-        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
-    return read_end, write_end
-
-
-def _read_saved(table, block_bytes):
-    """Yields the file of a table in blocks of so many bytes, while it is written.
-
-    A block is gone when the next is asked for.
-    """
-    read_end, write_end = _make_pipe()
-
-    def save():
-        try:
-            table.save(f"/dev/fd/{write_end}", durable=False)
-        finally:
-            os.close(write_end)
-
-    def fill(buffer):
-        filled = 0
-        while filled < block_bytes and (got := pipe.readinto(buffer[filled:])):
-            filled += got
-        return buffer[:filled]
-
-    # The pipe is closed first: a writer whose reader has stopped ends with an error, which nobody hears.
-    with ThreadPoolExecutor(2) as pool, os.fdopen(read_end, "rb", buffering=0) as pipe:
-        saved = pool.submit(save)
-        buffers = [memoryview(bytearray(block_bytes)) for _ in range(2)]
-        filling = pool.submit(fill, buffers[0])
-        try:
-            while block := filling.result():
-                buffers.reverse()
-                filling = pool.submit(fill, buffers[0])
-                yield block
-        finally:
-            wait([filling])
-        saved.result()
-
-
-def _load_blocks(load, blocks, source):
-    """Calls load(path of a pipe, source=source) while the blocks go into the pipe."""
-    read_end, write_end = _make_pipe()
-
-    def read():
-        try:
-            load(f"/dev/fd/{read_end}", source=source)
-        finally:
-            os.close(read_end)
-
-    with ThreadPoolExecutor(1) as pool:
-        loaded = pool.submit(read)
-        # A load that has ended early does not read on, and says why.
-        with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "wb", buffering=0) as pipe:
-            for block in blocks:
-                left = memoryview(block).cast("B")
-                while left:
-                    left = left[pipe.write(left) :]
-        loaded.result()

@@ -185,11 +185,19 @@ class ShardedTable(tf.Module):
         """Raises: each server would write a file of its own."""
         self.refuse("saved in this form")
 
+    def saved_blocks(self, block_bytes):
+        """Raises, as `save`."""
+        self.save(None)
+
     def load(self, path, **kwargs):
         """Raises, as `save`."""
         self.refuse("loaded from this form")
 
-    def check(self, path, **kwargs):
+    def load_blocks(self, blocks, **kwargs):
+        """Raises, as `load`."""
+        self.load(None)
+
+    def check(self, path):
         """Raises, as `load` would."""
         self.load(path)
 

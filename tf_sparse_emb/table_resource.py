@@ -11,6 +11,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
@@ -143,14 +144,48 @@ class TableResource(TableRows, tf.saved_model.experimental.TrackableResource):
             self.resource_handle, check_path("path", path), with_state=with_state, durable=durable
         )
 
-    def load(self, path, *, source=""):
-        """Replaces the table's content by that of a file, in eager mode; `source` is what errors call the file."""
-        report = library.sparse_emb_embedding_table_load(self.resource_handle, check_path("path", path), source)
-        self.take(json.loads(report.numpy()), source or f"'{path}'")
+    def load(self, path):
+        """Replaces the table's content by that of a file, in eager mode."""
+        report = library.sparse_emb_embedding_table_load(self.resource_handle, check_path("path", path), "")
+        self.take(json.loads(report.numpy()), f"'{path}'")
 
-    def check(self, path, *, source=""):
+    def check(self, path):
         """Raises the error that `load` would raise for how the file begins."""
-        library.sparse_emb_embedding_table_load(self.resource_handle, str(path), source, only_check=True)
+        library.sparse_emb_embedding_table_load(self.resource_handle, str(path), "", only_check=True)
+
+    def saved_blocks(self, block_bytes):
+        """Yields the bytes of the file that `save` writes, in arrays of so many; the op EmbeddingTableStartSave."""
+        with tf.init_scope():  # whoever asks for a block may be tracing a function
+            save = library.sparse_emb_embedding_table_start_save(self.resource_handle, block_bytes=block_bytes)
+        try:
+            while True:
+                with tf.init_scope():
+                    block = np.frombuffer(library.sparse_emb_embedding_table_next_block(save), np.uint8)
+                if not block.size:
+                    return
+                yield block
+                del block  # its memory is that of a block to come
+        finally:
+            del save  # the table is locked as long as it is there, and an error keeps what a function has
+
+    def load_blocks(self, blocks, *, source, only_check=False):
+        """Does what `load` does, or only `check`, with the bytes of a file in arrays of any size.
+
+        An error of `blocks` leaves the table as it was.
+        """
+        with tf.init_scope():
+            load = library.sparse_emb_embedding_table_start_load(self.resource_handle, source, only_check=only_check)
+        try:
+            for block in blocks:
+                with tf.init_scope():
+                    if not library.sparse_emb_embedding_table_give_block(load, block):
+                        break
+            with tf.init_scope():
+                report = library.sparse_emb_embedding_table_finish_load(load)
+                if not only_check:
+                    self.take(json.loads(report.numpy()), source)
+        finally:
+            del load
 
     def load_chains(self, paths, saves, log, **share):
         """Replaces the rows by those of saved files, and returns the report; see the op EmbeddingTableLoadChains."""

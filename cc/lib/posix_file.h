@@ -6,21 +6,16 @@
 #include <initializer_list>
 #include <string>
 
+#include "cc/lib/byte_stream.h"
 #include "cc/lib/status.h"
 
 namespace sparse_emb {
 
-// Bytes that belong to others.
-struct Bytes {
-  const void* data;
-  int64_t size;
-};
-
 // A file that is open; closed when this goes.
-class PosixFile {
+class PosixFile final : public ByteSink, public ByteSource {
  public:
   PosixFile() = default;
-  ~PosixFile() { (void)Close(); }
+  ~PosixFile() override { (void)Close(); }
   PosixFile(const PosixFile&) = delete;
   PosixFile& operator=(const PosixFile&) = delete;
 
@@ -32,16 +27,13 @@ class PosixFile {
 
   const std::string& path() const { return path_; }
 
-  // All of them, one after the other. A signal that the system would send for a full file or a
-  // closed pipe is kept from the process.
-  Status Write(std::initializer_list<Bytes> pieces);
+  // A signal that the system would send for a full file or a closed pipe is kept from the process.
+  Status Write(std::initializer_list<Bytes> pieces) override;
   // Sets room for so many bytes aside, where the file system can: a full disk shows at once, and
   // writing is quicker.
   Status Reserve(int64_t bytes);
-  // As many as there are, up to `bytes`.
-  Status Read(void* data, int64_t bytes, int64_t* got);
-  // The bytes of a regular file; -1 of another.
-  int64_t Size() const;
+  Status Read(void* data, int64_t bytes, int64_t* got) override;
+  int64_t Size() const override;  // of a regular file
   // Waits until the disk has it.
   Status Sync();
   Status Close();

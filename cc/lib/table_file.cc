@@ -68,6 +68,57 @@ uint32_t HeadCrc(const Head& head, const std::string& meta) {
   return Crc32c(meta.data(), meta.size(), Crc32c(&head, offsetof(Head, crc)));
 }
 
+class TableBytesWriter final : public RowSink {
+ public:
+  explicit TableBytesWriter(ByteSink* bytes) : bytes_(bytes) {}
+
+  Status Begin(const TableMeta& meta) override {
+    const std::string bytes = meta.Encode();
+    const uint32_t version = meta.save.empty() ? 1 : kVersion;
+    Head head = {{}, version, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
+    std::memcpy(head.magic, kMagic, sizeof(kMagic));
+    head.crc = HeadCrc(head, bytes);
+    const int64_t meta_size = bytes.size(), save_size = meta.save.size();
+    SPARSE_EMB_RETURN_IF_ERROR(bytes_->Write({{&head, sizeof(head)}, {bytes.data(), meta_size}}));
+    if (meta.save.empty()) return {};
+    const Bytes save = {meta.save.data(), save_size};
+    const BlockHead block = MakeBlockHead(kSave, meta.increment, save_size, CrcOf(save));
+    return bytes_->Write({{&block, sizeof(block)}, save});
+  }
+
+  Status Write(const RowChunk& chunk, const Turn& turn) override {
+    const Bytes keys = BytesOf(chunk.keys), rows = BytesOf(chunk.rows);
+    const Bytes removed = BytesOf(chunk.removed);
+    const BlockHead there =
+        MakeBlockHead(kRows, chunk.n(), keys.size + rows.size, CrcOf(rows, CrcOf(keys)));
+    const BlockHead gone = MakeBlockHead(kGone, chunk.removed.size(), removed.size, CrcOf(removed));
+    SPARSE_EMB_RETURN_IF_ERROR(turn.Wait());
+    if (keys.size > 0) {
+      end_.Add(there);
+      SPARSE_EMB_RETURN_IF_ERROR(bytes_->Write({{&there, sizeof(there)}, keys, rows}));
+    }
+    if (removed.size == 0) return {};
+    end_.Add(gone);
+    return bytes_->Write({{&gone, sizeof(gone)}, removed});
+  }
+
+  Status End() override {
+    const BlockHead block = MakeBlockHead(kDone, 0, sizeof(end_), Crc32c(&end_, sizeof(end_)));
+    return bytes_->Write({{&block, sizeof(block)}, {&end_, sizeof(end_)}});
+  }
+
+ private:
+  static BlockHead MakeBlockHead(const char (&kind)[4], int64_t n, int64_t bytes, uint32_t crc) {
+    BlockHead block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
+    std::memcpy(block.kind, kind, sizeof(kind));
+    block.crc = block.Crc();
+    return block;
+  }
+
+  ByteSink* const bytes_;
+  sparse_emb::End end_;
+};
+
 class TableFileWriter final : public RowSink {
  public:
   TableFileWriter(std::string path, bool durable) : path_(std::move(path)), durable_(durable) {}
@@ -80,42 +131,19 @@ class TableFileWriter final : public RowSink {
     const std::string unfinished = path_ + ".unfinished-";
     if (!in_place_) RemoveAbandoned(unfinished);
     SPARSE_EMB_RETURN_IF_ERROR(in_place_ ? file_.OpenToWrite(path_) : file_.Create(unfinished));
-    const std::string bytes = meta.Encode();
-    const uint32_t version = meta.save.empty() ? 1 : kVersion;
-    Head head = {{}, version, kByteOrder, static_cast<uint32_t>(bytes.size()), 0};
-    std::memcpy(head.magic, kMagic, sizeof(kMagic));
-    head.crc = HeadCrc(head, bytes);
     if (!in_place_) {
       const int64_t row_bytes = sizeof(int64_t) + meta.row_floats() * sizeof(float);
       SPARSE_EMB_RETURN_IF_ERROR(file_.Reserve(meta.rows * row_bytes));
     }
-    const int64_t meta_size = bytes.size(), save_size = meta.save.size();
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Write({{&head, sizeof(head)}, {bytes.data(), meta_size}}));
-    if (meta.save.empty()) return {};
-    const Bytes save = {meta.save.data(), save_size};
-    const BlockHead block = MakeBlockHead(kSave, meta.increment, save_size, CrcOf(save));
-    return file_.Write({{&block, sizeof(block)}, save});
+    return bytes_.Begin(meta);
   }
 
   Status Write(const RowChunk& chunk, const Turn& turn) override {
-    const Bytes keys = BytesOf(chunk.keys), rows = BytesOf(chunk.rows);
-    const Bytes removed = BytesOf(chunk.removed);
-    const BlockHead there =
-        MakeBlockHead(kRows, chunk.n(), keys.size + rows.size, CrcOf(rows, CrcOf(keys)));
-    const BlockHead gone = MakeBlockHead(kGone, chunk.removed.size(), removed.size, CrcOf(removed));
-    SPARSE_EMB_RETURN_IF_ERROR(turn.Wait());
-    if (keys.size > 0) {
-      end_.Add(there);
-      SPARSE_EMB_RETURN_IF_ERROR(file_.Write({{&there, sizeof(there)}, keys, rows}));
-    }
-    if (removed.size == 0) return {};
-    end_.Add(gone);
-    return file_.Write({{&gone, sizeof(gone)}, removed});
+    return bytes_.Write(chunk, turn);
   }
 
   Status End() override {
-    const BlockHead block = MakeBlockHead(kDone, 0, sizeof(end_), Crc32c(&end_, sizeof(end_)));
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Write({{&block, sizeof(block)}, {&end_, sizeof(end_)}}));
+    SPARSE_EMB_RETURN_IF_ERROR(bytes_.End());
     if (in_place_) return file_.Close();
     if (durable_) SPARSE_EMB_RETURN_IF_ERROR(file_.Sync());
     // Not closed before: nobody may take it for abandoned.
@@ -126,35 +154,25 @@ class TableFileWriter final : public RowSink {
   }
 
  private:
-  static BlockHead MakeBlockHead(const char (&kind)[4], int64_t n, int64_t bytes, uint32_t crc) {
-    BlockHead block = {{}, static_cast<uint32_t>(n), static_cast<uint64_t>(bytes), crc, 0};
-    std::memcpy(block.kind, kind, sizeof(kind));
-    block.crc = block.Crc();
-    return block;
-  }
-
   const std::string path_;
   const bool durable_;
   bool in_place_ = false;
   bool finished_ = false;
   PosixFile file_;
-  sparse_emb::End end_;
+  TableBytesWriter bytes_{&file_};
 };
 
-class TableFileReader final : public RowSource {
+class TableBytesReader final : public RowSource {
  public:
-  TableFileReader(std::string path, std::string name, std::string save)
-      : path_(std::move(path)),
-        name_(name.empty() ? "'" + path_ + "'" : std::move(name)),
-        save_(std::move(save)) {}
+  TableBytesReader(ByteSource* bytes, std::string name, std::string save)
+      : bytes_(bytes), name_(std::move(name)), save_(std::move(save)) {}
 
   std::string name() const override { return name_; }
 
   Status Begin(TableMeta* meta) override {
-    SPARSE_EMB_RETURN_IF_ERROR(file_.OpenToRead(path_));
     Head head = {};
     int64_t got = 0;
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Read(&head, sizeof(head), &got));
+    SPARSE_EMB_RETURN_IF_ERROR(bytes_->Read(&head, sizeof(head), &got));
     if (std::memcmp(head.magic, kMagic, sizeof(kMagic)) != 0) {
       return got == 0 ? Error(Code::kDataLoss, name_, " is empty")
                       : Error(Code::kDataLoss, name_,
@@ -223,7 +241,7 @@ class TableFileReader final : public RowSource {
 
   // An error if a regular file is too short for its rows: nobody needs to make room for them then.
   Status CheckSize() const {
-    const int64_t size = file_.Size();
+    const int64_t size = bytes_->Size();
     if (size < at_ || static_cast<uint64_t>(meta_.rows) <= (size - at_) / RowBytes()) return {};
     return Error(Code::kDataLoss, name_, " is cut off: it ends after ", size,
                  " bytes, too few for its ", meta_.rows, " rows of ", RowBytes(), " bytes");
@@ -271,15 +289,14 @@ class TableFileReader final : public RowSource {
     }
     char more;
     int64_t got = 0;
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Read(&more, 1, &got));
-    // Of many files that are read one after the other, few are open.
-    if (got == 0) return file_.Close();
+    SPARSE_EMB_RETURN_IF_ERROR(bytes_->Read(&more, 1, &got));
+    if (got == 0) return {};
     return Error(Code::kDataLoss, name_, " is damaged: more bytes follow its end at byte ", at_);
   }
 
   Status Read(void* data, int64_t bytes) {
     int64_t got = 0;
-    SPARSE_EMB_RETURN_IF_ERROR(file_.Read(data, bytes, &got));
+    SPARSE_EMB_RETURN_IF_ERROR(bytes_->Read(data, bytes, &got));
     at_ += got;
     return got == bytes ? Status() : CutOff(bytes - got);
   }
@@ -307,14 +324,38 @@ class TableFileReader final : public RowSource {
                  " does not match");
   }
 
-  const std::string path_;
+  ByteSource* const bytes_;
   const std::string name_;
   const std::string save_;  // that it must be of; empty: any
-  PosixFile file_;
   TableMeta meta_;
   int64_t at_ = 0;
   uint64_t removed_ = 0;
   sparse_emb::End end_;  // what it must be
+};
+
+class TableFileReader final : public RowSource {
+ public:
+  TableFileReader(std::string path, std::string name, std::string save)
+      : path_(std::move(path)),
+        bytes_(&file_, name.empty() ? "'" + path_ + "'" : std::move(name), std::move(save)) {}
+
+  std::string name() const override { return bytes_.name(); }
+
+  Status Begin(TableMeta* meta) override {
+    SPARSE_EMB_RETURN_IF_ERROR(file_.OpenToRead(path_));
+    return bytes_.Begin(meta);
+  }
+
+  Status Read(RowChunk* chunk) override {
+    SPARSE_EMB_RETURN_IF_ERROR(bytes_.Read(chunk));
+    // Of many files that are read one after the other, few are open.
+    return chunk->empty() ? file_.Close() : Status();
+  }
+
+ private:
+  const std::string path_;
+  PosixFile file_;
+  TableBytesReader bytes_;
 };
 
 }  // namespace
@@ -323,9 +364,17 @@ std::unique_ptr<RowSink> MakeTableFileWriter(std::string path, bool durable) {
   return std::make_unique<TableFileWriter>(std::move(path), durable);
 }
 
+std::unique_ptr<RowSink> MakeTableBytesWriter(ByteSink* bytes) {
+  return std::make_unique<TableBytesWriter>(bytes);
+}
+
 std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name,
                                                std::string save) {
   return std::make_unique<TableFileReader>(std::move(path), std::move(name), std::move(save));
+}
+
+std::unique_ptr<RowSource> MakeTableBytesReader(ByteSource* bytes, std::string name) {
+  return std::make_unique<TableBytesReader>(bytes, std::move(name), "");
 }
 
 }  // namespace sparse_emb

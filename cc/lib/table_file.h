@@ -25,6 +25,7 @@
 #include <memory>
 #include <string>
 
+#include "cc/lib/byte_stream.h"
 #include "cc/lib/table_stream.h"
 
 namespace sparse_emb {
@@ -39,12 +40,18 @@ namespace sparse_emb {
 // missing folder kNotFound, else kUnavailable.
 std::unique_ptr<RowSink> MakeTableFileWriter(std::string path, bool durable);
 
+// Writes the bytes of such a file, whose errors are those of `bytes`.
+std::unique_ptr<RowSink> MakeTableBytesWriter(ByteSink* bytes);
+
 // Reads such a file, front to back, a pipe too. `name` stands for it in errors; empty: the path.
 // With `save`, the file must be of that save. A file that is damaged, cut off or something else is
 // kDataLoss, one of a newer version or the other byte order kInvalidArgument, one that is not there
 // kNotFound.
 std::unique_ptr<RowSource> MakeTableFileReader(std::string path, std::string name = "",
                                                std::string save = "");
+
+// Reads the bytes of such a file; `name` stands for it in errors.
+std::unique_ptr<RowSource> MakeTableBytesReader(ByteSource* bytes, std::string name);
 
 }  // namespace sparse_emb
 

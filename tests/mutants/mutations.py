@@ -4,18 +4,8 @@ A test is a part of the name of one in `tests/cc` (`tests/cc/slab_test.cc::KeysO
 a mutation, take text that stands in its file once, and the quickest test that looks at what it breaks.
 """
 
-from typing import NamedTuple
-
-
-class Mutation(NamedTuple):
-    """A bug: `old` becomes `new` in `file`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    test: str
-
+from mutation import Mutation
+from saving_mutations import SAVING
 
 _TABLE_TEST = "tests/cc/table_test.cc::RowsWiderThanAVectorRegister"
 _RULES_TEST = "tests/cc/update_rules_test.cc::RulesFollowTheirFormulas"
@@ -497,4 +487,4 @@ PYTHON = [
     ),
 ]
 
-MUTATIONS = CPP + PYTHON
+MUTATIONS = CPP + PYTHON + SAVING
