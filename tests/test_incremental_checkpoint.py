@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -230,18 +231,71 @@ def test_nothing_saved_is_nothing_restored(tmp_path):
     assert int(table.size()) == 0
 
 
-def test_a_checkpoint_that_is_gone_logs_no_more(tmp_path):
-    table = table_of()
-    checkpoint = chain_of(tmp_path, table)
-    checkpoint.save()
+def _log_of(checkpoint, table):
+    """The number of the checkpoint's only log, and a function that says whether the table has it."""
     (log,) = checkpoint._logs.values()
     (number,), handle = log._logs, table.table.resource_handle
-    changes = tse.gen_ops.library.sparse_emb_embedding_table_changes
-    assert not bool(changes(handle, number).everything)
-    del checkpoint, log
+
+    def is_there():
+        try:
+            tse.gen_ops.library.sparse_emb_embedding_table_changes(handle, number)
+        except tf.errors.InvalidArgumentError as error:
+            assert f"has no log {number}" in str(error)
+            return False
+        return True
+
+    return is_there
+
+
+def _goes(is_there):
+    """Whether the log goes; another thread closes it."""
+    deadline = time.monotonic() + 20
+    while is_there() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not is_there()
+
+
+def _saved_checkpoint(folder):
+    table = table_of()
+    checkpoint = chain_of(folder, table)
+    checkpoint.save()
+    return table, [checkpoint]
+
+
+def test_a_checkpoint_that_is_gone_logs_no_more(tmp_path):
+    table, checkpoints = _saved_checkpoint(tmp_path)
+    is_there = _log_of(checkpoints[0], table)
+    assert is_there()
+    checkpoints.clear()
     gc.collect()
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"has no log {number}"):
-        changes(handle, number)
+    assert _goes(is_there)
+
+
+def test_a_checkpoint_that_goes_while_a_function_is_traced_is_not_traced(tmp_path):
+    """Nor does it wait for the graph's lock, which whoever builds an op holds when garbage is collected."""
+    table, checkpoints = _saved_checkpoint(tmp_path)
+    is_there = _log_of(checkpoints[0], table)
+
+    @tf.function
+    def traced():
+        checkpoints.clear()
+        gc.collect()
+        return tf.constant(1)
+
+    operations = traced.get_concrete_function().graph.get_operations()
+    assert not [one.name for one in operations if "Log" in one.type]
+    assert _goes(is_there)
+
+
+def test_a_checkpoint_that_goes_while_the_table_is_locked_waits_for_nobody(tmp_path):
+    table, checkpoints = _saved_checkpoint(tmp_path)
+    is_there = _log_of(checkpoints[0], table)
+    blocks = table.table.saved_blocks(64)
+    next(blocks)  # the table is locked until the last
+    checkpoints.clear()
+    gc.collect()
+    assert sum(1 for _ in blocks) > 1
+    assert _goes(is_there)
 
 
 def test_the_tables_of_other_checkpoints_are_not_left_out(tmp_path):

@@ -1,5 +1,6 @@
 """What has changed in a table since it was last saved."""
 
+import _thread
 import contextlib
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ class TableLog:
         self._logs = self._on_each(_open)
         for shard, log in zip(table.shards, self._logs, strict=True):
             # Not at exit, when TensorFlow may be gone before.
-            weakref.finalize(self, _close, shard.resource_handle, log).atexit = False
+            weakref.finalize(self, _close_aside, shard.resource_handle, log).atexit = False
 
     @property
     def num_servers(self):
@@ -108,6 +109,13 @@ class TableLog:
 
 def _open(s, shard, log):
     return int(library.sparse_emb_embedding_table_open_log(shard.resource_handle))
+
+
+def _close_aside(handle, log):
+    # Python collects garbage at any time: while this thread traces a function, holds TensorFlow's lock of its graph, or
+    # takes the blocks of a save that has locked the table. So another one closes, made without a lock of `threading`.
+    with contextlib.suppress(RuntimeError):  # the interpreter ends, or the system has no more threads
+        _thread.start_new_thread(_close, (handle, log))
 
 
 def _close(handle, log):
