@@ -150,15 +150,19 @@ class Notes(keras.callbacks.Callback):
         Path(self._path).write_text(str(next(self._steps)))
 
 
-def count(notes, steps):
-    """Counts steps on the cluster."""
+def count(notes, steps, dense=None):
+    """Counts steps on the cluster, the kernel's by the optimizer of Keras that is named, if one is."""
     with connect().scope():
         model = Counting()
         model(tf.zeros([1, 3], tf.int64))
-        model.compile(tse.optimizers.SGD(1.0))
+        dense_optimizer = dense and keras.optimizers.get({"class_name": dense, "config": {"learning_rate": 1.0}})
+        optimizer = tse.optimizers.SGD(1.0, dense_optimizer=dense_optimizer)
+        model.compile(optimizer)
     trainer = tse.distribute.ParameterServerTrainer(model)
     history = trainer.fit(counting_fn, steps_per_epoch=int(steps), callbacks=[Notes(notes)], verbose=0).history
-    return {"steps": model.steps_done(), "iterations": int(model.optimizer.iterations), "history": history}
+    counters = [optimizer, dense_optimizer] if dense_optimizer else [optimizer]
+    iterations = [int(counter.iterations) for counter in counters]
+    return {"steps": model.steps_done(), "iterations": iterations, "history": history}
 
 
 def count_while_results_are_lost(notes, steps, worker):
