@@ -185,29 +185,30 @@ class ShardedRows {
   Status Insert(const int64_t* keys, int64_t n, const std::vector<float>& initial_state,
                 int64_t step, WorkerPool* pool) {
     MemoryGuard memory(options_->name);
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+    const ByShard by_shard = Sort(keys, n);
+    ForEachShard(by_shard, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
       memory.Run([&] { store->Reserve(last - first); });
     });
     if (Status status = memory.status(); !status.ok()) {
       Trim();
       return status;
     }
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
-      for (const int64_t* i = first; i < last; ++i) {
-        const uint64_t hash = HashKey(keys[*i]);
-        if (store->Find(keys[*i], hash) != nullptr) continue;
-        float* row = store->Insert(keys[*i], hash);
-        FillMissing(keys[*i], Missing::kInitial, row);
+    ForEachShard(by_shard, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+      ForEachKey(*store, keys, first, last, [&](int64_t i, uint64_t hash) {
+        if (store->Find(keys[i], hash) != nullptr) return;
+        float* row = store->Insert(keys[i], hash);
+        FillMissing(keys[i], Missing::kInitial, row);
         options_->key_counts.SetZero(row + counts_at(), step);
         std::copy(initial_state.begin(), initial_state.end(), row + state_at());
-      }
+      });
     });
     return {};
   }
 
   void Remove(const int64_t* keys, int64_t n, WorkerPool* pool) {
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
-      for (const int64_t* i = first; i < last; ++i) store->Remove(keys[*i], HashKey(keys[*i]));
+    ForEachShard(Sort(keys, n), pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+      ForEachKey(*store, keys, first, last,
+                 [&](int64_t i, uint64_t hash) { store->Remove(keys[i], hash); });
     });
   }
 
@@ -240,21 +241,18 @@ class ShardedRows {
   template <class Fn>
   Status InsertAll(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fill,
                    int64_t* repeated) {
-    constexpr int64_t kAhead = 16;
     MemoryGuard memory(options_->name);
     std::atomic<int64_t> found{-1};
-    ForEachShard(keys, n, pool, [&](Store* store, const int64_t* first, const int64_t* last) {
+    ForEachShard(Sort(keys, n), pool, [&](Store* store, const int64_t* first, const int64_t* last) {
       memory.Run([&] {
         store->Reserve(last - first);
-        for (const int64_t* i = first; i < last; ++i) {
-          if (last - i > kAhead) store->PrefetchIndex(keys[i[kAhead]], HashKey(keys[i[kAhead]]));
-          const uint64_t hash = HashKey(keys[*i]);
-          if (store->Find(keys[*i], hash) != nullptr) {
-            found = *i;
-            return;
+        ForEachKey(*store, keys, first, last, [&](int64_t i, uint64_t hash) {
+          if (store->Find(keys[i], hash) != nullptr) {
+            found = i;
+          } else {
+            fill(i, store->Insert(keys[i], hash));
           }
-          fill(*i, store->Insert(keys[*i], hash));
-        }
+        });
       });
     });
     *repeated = found;
@@ -308,26 +306,51 @@ class ShardedRows {
     }
   }
 
-  // Calls fn(store, first, last) for every shard that keys touch, at once for different shards;
-  // [first, last) are the positions of its keys, ascending.
-  template <class Fn>
-  void ForEachShard(const int64_t* keys, int64_t n, WorkerPool* pool, const Fn& fn) {
-    std::vector<uint8_t> shards(n);
+  // The positions of keys by their shard: those of shard s, ascending, are
+  // positions[begin[s] .. begin[s + 1]).
+  struct ByShard {
+    std::vector<int64_t> positions;
     std::array<int64_t, kShards + 1> begin = {};
+  };
+
+  ByShard Sort(const int64_t* keys, int64_t n) const {
+    ByShard sorted;
+    std::vector<uint8_t> shards(n);
     for (int64_t i = 0; i < n; ++i) {
-      shards[i] = static_cast<uint8_t>(shard_of_(keys[i], HashKey(keys[i])));
-      ++begin[shards[i] + 1];
+      shards[i] = static_cast<uint8_t>(ShardOf(keys[i]));
+      ++sorted.begin[shards[i] + 1];
     }
-    std::partial_sum(begin.begin(), begin.end(), begin.begin());
-    std::vector<int64_t> positions(n);
-    std::array<int64_t, kShards + 1> next = begin;
-    for (int64_t i = 0; i < n; ++i) positions[next[shards[i]]++] = i;
+    std::partial_sum(sorted.begin.begin(), sorted.begin.end(), sorted.begin.begin());
+    sorted.positions.resize(n);
+    std::array<int64_t, kShards + 1> next = sorted.begin;
+    for (int64_t i = 0; i < n; ++i) sorted.positions[next[shards[i]]++] = i;
+    return sorted;
+  }
+
+  // Calls fn(store, first, last) for every shard that has keys, at once for different shards;
+  // [first, last) are the positions of its keys.
+  template <class Fn>
+  void ForEachShard(const ByShard& keys, WorkerPool* pool, const Fn& fn) {
+    const int64_t n = static_cast<int64_t>(keys.positions.size());
     pool->ParallelFor(kShards, (n / kShards + 1) * 100, [&](int64_t first, int64_t last) {
       for (int64_t shard = first; shard < last; ++shard) {
-        if (begin[shard] == begin[shard + 1]) continue;
-        fn(&stores_[shard], positions.data() + begin[shard], positions.data() + begin[shard + 1]);
+        const int64_t* const positions = keys.positions.data();
+        const int64_t begin = keys.begin[shard], end = keys.begin[shard + 1];
+        if (begin < end) fn(&stores_[shard], positions + begin, positions + end);
       }
     });
+  }
+
+  // Calls fn(i, hash of keys[i]) for the positions i of [first, last), to search for the key: its
+  // index line is on its way by then.
+  template <class Fn>
+  static void ForEachKey(const Store& store, const int64_t* keys, const int64_t* first,
+                         const int64_t* last, const Fn& fn) {
+    constexpr int64_t kAhead = 16;
+    for (const int64_t* i = first; i < last; ++i) {
+      if (last - i > kAhead) store.PrefetchIndex(keys[i[kAhead]], HashKey(keys[i[kAhead]]));
+      fn(*i, HashKey(keys[*i]));
+    }
   }
 
   friend struct StorePeer;

@@ -265,14 +265,24 @@ class SlabStore : public HashedStore {
   }
 
   void Rehash(uint64_t bucket_count) {
+    // Buckets are read in order and, but for what spills, written in order; the keys are anywhere.
+    constexpr uint64_t kAhead = 4;  // buckets, of some ten keys each
     Buckets buckets(bucket_count);
-    for (const Bucket& bucket : buckets_) {
+    for (uint64_t b = 0; b < buckets_.size(); ++b) {
+      if (b + kAhead < buckets_.size()) PrefetchKeys(buckets_[b + kAhead]);
+      const Bucket& bucket = buckets_[b];
       for (int slot = 0; slot < kSlots; ++slot) {
         if (bucket.tags[slot] == 0) continue;
         AddToIndex(HashKey(KeyOf(rows_.Row(bucket.rows[slot]))), bucket.rows[slot], &buckets);
       }
     }
     buckets_ = std::move(buckets);
+  }
+
+  SPARSE_EMB_INLINE void PrefetchKeys(const Bucket& bucket) const {
+    for (int slot = 0; slot < kSlots; ++slot) {
+      if (bucket.tags[slot] != 0) __builtin_prefetch(rows_.Row(bucket.rows[slot]));
+    }
   }
 
   bool IsFree(int64_t row) const {

@@ -25,15 +25,15 @@ inline int64_t AddressBytes() {
   return pages * sysconf(_SC_PAGESIZE);
 }
 
-// While it lives, the process may take this much more memory. What was freed before must be in
-// large blocks, which go back to the system.
+// While it lives, the process may take this much more memory than it uses now, or than it `used`:
+// what was freed in small blocks since then need not have gone back to the system.
 class MemoryLimit {
  public:
-  explicit MemoryLimit(int64_t bytes) {
+  explicit MemoryLimit(int64_t bytes, int64_t used = 0) {
     malloc_trim(0);
     getrlimit(RLIMIT_AS, &old_limit_);
     rlimit limit = old_limit_;
-    limit.rlim_cur = AddressBytes() + bytes;
+    limit.rlim_cur = (used > 0 ? used : AddressBytes()) + bytes;
     setrlimit(RLIMIT_AS, &limit);
   }
   ~MemoryLimit() { setrlimit(RLIMIT_AS, &old_limit_); }

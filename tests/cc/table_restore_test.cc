@@ -282,10 +282,11 @@ TEST(ARestoreWithoutMemoryLeavesTheTableWhole) {
     int64_t token = 0;
     EXPECT_OK(large.table->Bind("row_wise_adagrad", {0.5f}, &large.pool, &token));
     const int64_t bytes = large.table->MemoryBytes();
+    const int64_t used = AddressBytes();
     for (int64_t mib : {4, 16, 30}) {
       SCOPED_TRACE(mib, " MiB more");
       {
-        const MemoryLimit limit(mib << 20);
+        const MemoryLimit limit(mib << 20, used);
         EXPECT_ERROR(large.Restore(kManyKeys / 2), Code::kResourceExhausted,
                      "out of memory in table 'item'");
       }
