@@ -23,8 +23,8 @@ CPP = [
     Mutation(
         "a slot of slab is not moved on growth",
         "cc/lib/slab_store.h",
-        "for (const Bucket& bucket : buckets_) {\n      for (int slot = 0;",
-        "for (const Bucket& bucket : buckets_) {\n      for (int slot = 1;",
+        "const Bucket& bucket = buckets_[b];\n      for (int slot = 0;",
+        "const Bucket& bucket = buckets_[b];\n      for (int slot = 1;",
         "tests/cc/slab_test.cc::KeysOfOneBucketComeAndGo",
     ),
     Mutation(
@@ -149,8 +149,8 @@ CPP = [
     Mutation(
         "an initial row depends on the order of the batch",
         "cc/lib/sharded_rows.h",
-        "FillMissing(keys[*i], Missing::kInitial, row);",
-        "FillMissing(*i, Missing::kInitial, row);",
+        "FillMissing(keys[i], Missing::kInitial, row);",
+        "FillMissing(i, Missing::kInitial, row);",
         "tests/cc/table_threads_test.cc::ThreadsThatInsertTheSameKeys",
     ),
     Mutation(
