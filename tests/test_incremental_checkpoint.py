@@ -232,7 +232,7 @@ def test_nothing_saved_is_nothing_restored(tmp_path):
 
 
 def _log_of(checkpoint, table):
-    """The number of the checkpoint's only log, and a function that says whether the table has it."""
+    """A function that says whether the table has the checkpoint's only log."""
     (log,) = checkpoint._logs.values()
     (number,), handle = log._logs, table.table.resource_handle
 
