@@ -34,7 +34,7 @@ def _nodes(kind, num_features, num_tables):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_step_of_26_features_has_hardly_more_nodes_than_one_of_2(kind, shared):
-    """The ops of this package are five, however many features there are.
+    """The ops of this package are four, however many features there are.
 
     Each more feature brings its keys, and ragged ones their row_splits. A table of its own brings 6 nodes: its handle
     and its value come in, the value is read, and the three tensors of its gradient go out. One more is allowed. A layer
@@ -42,5 +42,5 @@ def test_a_step_of_26_features_has_hardly_more_nodes_than_one_of_2(kind, shared)
     """
     few, few_ops = _nodes(kind, 2, 1 if shared else 2)
     many, many_ops = _nodes(kind, 26, 1 if shared else 26)
-    assert many_ops == few_ops and len(many_ops) == 5
+    assert many_ops == few_ops and len(many_ops) == 4
     assert (many - few) / 24 <= (2 if kind == "ragged" else 1) + (0 if shared else 6) + 1

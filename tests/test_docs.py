@@ -62,7 +62,7 @@ def test_the_code_in_the_guide_to_serving_runs(number, tmp_path, monkeypatch):
 
 # What functions return and raise. And what connects this process to a cluster, which it would be connected to for the
 # tests after that: cluster/test_training.py runs the README's example of these.
-_WITHOUT_EXAMPLE = {"tse.ops.KeyDedup", "tse.saving.Restored", "tse.distribute.ServerLostError"}
+_WITHOUT_EXAMPLE = {"tse.ops.DedupLookup", "tse.ops.KeyDedup", "tse.saving.Restored", "tse.distribute.ServerLostError"}
 _OF_CLUSTERS = {
     "tse.distribute.LocalCluster",
     "tse.distribute.ParameterServerTrainer",

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tf_sparse_emb import ops
 from tf_sparse_emb.key_forms import FeatureInput
 from tf_sparse_emb.ops.embedding_bags import Bags, embedding_bags
-from tf_sparse_emb.ops.embedding_key_dedup import key_dedup_by_table, split_by_table
-from tf_sparse_emb.ops.embedding_lookup import lookup_tables
+from tf_sparse_emb.ops.embedding_dedup_lookup import dedup_lookup_tables
+from tf_sparse_emb.ops.embedding_key_dedup import split_by_table
 from tf_sparse_emb.variable import EmbeddingVariable
 
 
@@ -75,11 +75,15 @@ def look_up(laid, *, insert=False, missing="initial", add_loss=None, after=()):
     """
     tables, features, order, bags, side_by_side = laid
     variables = [table.variable for table in tables]
-    unique_keys, inverse, counts, table_splits = key_dedup_by_table(
-        bags.keys, bags.feature_splits, [feature.table for feature in features]
-    )
     with tf.control_dependencies(list(after)):
-        rows = lookup_tables(variables, unique_keys, table_splits, insert=insert, missing=missing, keys_differ=True)
+        unique_keys, inverse, counts, table_splits, rows = dedup_lookup_tables(
+            variables,
+            bags.keys,
+            bags.feature_splits,
+            [feature.table for feature in features],
+            insert=insert,
+            missing=missing,
+        )
     rows = _mask_padding(rows, unique_keys, table_splits, tables, features)
     if add_loss is not None and any(table.regularizer for table in tables):
         for table, table_rows in zip(tables, split_by_table(rows, table_splits, len(tables)), strict=True):

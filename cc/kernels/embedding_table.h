@@ -55,6 +55,11 @@ inline absl::Status GetShare(tensorflow::OpKernelConstruction* ctx, Share* out) 
 // table 0 and the number of keys.
 class TableSplits {
  public:
+  TableSplits() = default;
+  TableSplits(const int64_t* splits, int64_t num_tables)
+      : num_tables_(num_tables), splits_(splits) {}
+  TableSplits(const TableSplits&) = delete;  // splits_ may point into it
+
   absl::Status Get(tensorflow::OpKernelContext* ctx, int64_t num_tables, int64_t num_keys) {
     tensorflow::OpInputList list;
     TF_RETURN_IF_ERROR(ctx->input_list("table_splits", &list));

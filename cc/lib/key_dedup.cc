@@ -37,9 +37,11 @@ class KeyNumbering {
 
   int64_t size() const { return size_; }
 
-  // The numbers of keys [n]; counts[number] += amounts[i], or 1 where amounts is null.
-  template <class Amount>
-  void Number(const int64_t* keys, int64_t n, int32_t* numbers, const Amount& amount) {
+  // The numbers of keys [n]; counts[number] += amount(i). Calls on_found(size()) now and then: so
+  // many unique keys stand.
+  template <class Amount, class OnFound>
+  void Number(const int64_t* keys, int64_t n, int32_t* numbers, const Amount& amount,
+              const OnFound& on_found) {
     constexpr int64_t kBlock = 64;
     uint64_t hashes[kBlock];
     int64_t* const unique = unique_;
@@ -74,6 +76,7 @@ class KeyNumbering {
         numbers[begin + j] = number;
       }
       size_ = size;
+      on_found(size);
     }
   }
 
@@ -106,21 +109,39 @@ class KeyNumbering {
   std::vector<int32_t> slots_;
 };
 
+constexpr auto kOne = [](int64_t) { return 1; };
+constexpr auto kNobodyWatches = [](int64_t) {};
+
 int64_t DedupSerially(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                       int32_t* counts) {
   KeyNumbering numbering(n, unique, counts);
-  numbering.Number(keys, n, inverse, [](int64_t) { return 1; });
+  numbering.Number(keys, n, inverse, kOne, kNobodyWatches);
   return numbering.size();
+}
+
+int64_t Parts(int64_t n, const WorkerPool& pool) {
+  constexpr int64_t kMinPart = 16384;
+  constexpr int64_t kMinParts = 4;  // numbering the parts' unique keys again eats what fewer gain
+  const int64_t parts = std::min<int64_t>(pool.num_threads(), n / kMinPart);
+  return parts < kMinParts ? 1 : parts;
 }
 
 }  // namespace
 
+bool DedupsInParallel(int64_t n, const WorkerPool& pool) { return Parts(n, pool) > 1; }
+
+int64_t DedupKeysInSight(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
+                         int32_t* counts, std::atomic<int64_t>* found) {
+  KeyNumbering numbering(n, unique, counts);
+  numbering.Number(keys, n, inverse, kOne,
+                   [found](int64_t size) { found->store(size, std::memory_order_release); });
+  return numbering.size();
+}
+
 int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                   int32_t* counts, WorkerPool* pool) {
-  constexpr int64_t kMinPart = 16384;
-  constexpr int64_t kMinParts = 4;  // numbering the parts' unique keys again eats what fewer gain
-  const int64_t parts = std::min<int64_t>(pool->num_threads(), n / kMinPart);
-  if (parts < kMinParts) return DedupSerially(keys, n, unique, inverse, counts);
+  const int64_t parts = Parts(n, *pool);
+  if (parts == 1) return DedupSerially(keys, n, unique, inverse, counts);
 
   // Each thread numbers a part of the keys by itself. The unique keys of all parts but the first
   // are then numbered again, after those of the first, which keeps the order of first occurrence;
@@ -137,7 +158,7 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
     for (int64_t part = first; part < last; ++part) {
       const int64_t begin = begin_of(part), count = begin_of(part + 1) - begin;
       if (part == 0) {
-        numbering.Number(keys, count, inverse, [](int64_t) { return 1; });
+        numbering.Number(keys, count, inverse, kOne, kNobodyWatches);
       } else {
         const int64_t at = begin - first_end;
         part_size[part] =
@@ -147,8 +168,9 @@ int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inve
   });
   for (int64_t part = 1; part < parts; ++part) {
     const int64_t at = begin_of(part) - first_end;
-    numbering.Number(&part_unique[at], part_size[part], &translation[at],
-                     [from = &part_counts[at]](int64_t j) { return from[j]; });
+    numbering.Number(
+        &part_unique[at], part_size[part], &translation[at],
+        [from = &part_counts[at]](int64_t j) { return from[j]; }, kNobodyWatches);
   }
   pool->ParallelFor(n - first_end, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = 1; part < parts; ++part) {

@@ -2,6 +2,7 @@
 #ifndef TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_
 #define TF_SPARSE_EMB_CC_LIB_KEY_DEDUP_H_
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -19,6 +20,14 @@ namespace sparse_emb {
 // unique and counts need room for n. n < 2^31.
 int64_t DedupKeys(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
                   int32_t* counts, WorkerPool* pool);
+
+// Whether DedupKeys uses the threads of the pool for so many keys.
+bool DedupsInParallel(int64_t n, const WorkerPool& pool);
+
+// DedupKeys by the calling thread alone, for others to watch: unique[0 .. *found) stand as they
+// will be, and *found, which begins at 0, ends as U.
+int64_t DedupKeysInSight(const int64_t* keys, int64_t n, int64_t* unique, int32_t* inverse,
+                         int32_t* counts, std::atomic<int64_t>* found);
 
 // The unique keys of a batch and where each key of it is among them.
 struct UniqueKeys {

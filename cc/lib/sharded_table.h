@@ -30,13 +30,16 @@ class ShardedTable final : public Table {
   explicit ShardedTable(TableOptions table_options)
       : Table(std::move(table_options)), rows_(options(), 0) {}
 
-  Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
-                WorkerPool* pool) override {
+  using Table::Lookup;
+
+  Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, LookupStart start,
+                float* out, WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     if (!insert) {
       {
         const std::shared_lock lock = LockShared();
-        rows_.Read(keys, n, missing, out, nullptr, pool);
+        const int64_t begin = start.moment == moment_ ? start.size : 0;
+        rows_.Read(keys + begin, n - begin, missing, out + begin * options().dim, nullptr, pool);
       }
       if (options().max_norm.enabled()) {
         pool->ParallelFor(n, options().dim, [&](int64_t begin, int64_t end) {
@@ -46,11 +49,29 @@ class ShardedTable final : public Table {
       return {};
     }
     int64_t changes;
-    if (!options().max_norm.enabled()) return ReadOrInsert(keys, n, missing, out, &changes, pool);
+    if (!options().max_norm.enabled()) {
+      return ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool);
+    }
     LongRows scratch(n);  // before anything changes
-    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsert(keys, n, missing, out, &changes, pool));
+    SPARSE_EMB_RETURN_IF_ERROR(
+        ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool));
     BoundNormsInPlace(keys, n, changes, missing, out, &scratch, pool);
     return {};
+  }
+
+  Moment Now() override {
+    const std::shared_lock lock = LockShared();
+    return moment_;
+  }
+
+  bool ReadAt(const Moment& moment, const int64_t* keys, int64_t n, Missing missing, float* out,
+              float** rows, int64_t* absent) override {
+    if (!CheckKeys(keys, n).ok()) return false;
+    SerialPool serial;
+    const std::shared_lock lock = LockShared();
+    if (!(moment == moment_)) return false;
+    *absent += rows_.Read(keys, n, missing, out, rows, &serial);
+    return true;
   }
 
   Status ReadRows(const int64_t* keys, int64_t n,
@@ -83,7 +104,7 @@ class ShardedTable final : public Table {
     std::vector<float*> rows;
     const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(CheckBinding(binding_, rule, token));
-    if (!last_lookup_.Take(keys, n, layout_, &rows)) {
+    if (!last_lookup_.Take(keys, n, moment_.layout, &rows)) {
       rows.resize(n);
       SPARSE_EMB_RETURN_IF_ERROR(FindOrInsert(keys, n, /*padding_too=*/false, rows.data(), pool));
     }
@@ -92,7 +113,7 @@ class ShardedTable final : public Table {
         if (IsPadding(keys[i])) rows[i] = nullptr;
       }
     }
-    ++changes_;
+    ++moment_.changes;
     ++updates_;
     logs_.Add(keys, n);
     ApplyRule(rule, rows.data(), grads, n, options().dim, rows_.state_at(), pool);
@@ -178,8 +199,8 @@ class ShardedTable final : public Table {
   Status Remove(const int64_t* keys, int64_t n, WorkerPool* pool) override {
     SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
     const std::unique_lock lock = LockAlone();
-    ++changes_;
-    ++layout_;
+    ++moment_.changes;
+    ++moment_.layout;
     logs_.Add(keys, n);
     rows_.Remove(keys, n, pool);
     return {};
@@ -187,8 +208,8 @@ class ShardedTable final : public Table {
 
   void Clear() override {
     const std::unique_lock lock = LockAlone();
-    ++changes_;
-    ++layout_;
+    ++moment_.changes;
+    ++moment_.layout;
     logs_.AddEverything();
     rows_.Clear();
   }
@@ -258,7 +279,7 @@ class ShardedTable final : public Table {
     // embedding is lost, but the state is.
     binding_ = {};
     stored_state_width_ = -1;
-    ++layout_;
+    ++moment_.layout;
     logs_.AddEverything();
     SPARSE_EMB_RETURN_IF_ERROR(rows_.SetState(initial_state, resize, pool));
     stored_state_width_ = state_width;
@@ -273,22 +294,26 @@ class ShardedTable final : public Table {
 
   // out[i] = the row of keys[i], inserted where it is missing (but for the padding key's). They are
   // of the moment that *changes tells.
-  Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, float* out, int64_t* changes,
-                      WorkerPool* pool) {
-    std::vector<float*> found(n);
+  Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, LookupStart start,
+                      float* out, int64_t* changes, WorkerPool* pool) {
+    const int64_t dim = options().dim;
+    std::vector<float*> found = std::move(start.rows);
+    found.resize(n);
     int64_t absent_count, layout;
     {
       const std::shared_lock lock = LockShared();
-      absent_count = rows_.Read(keys, n, missing, out, found.data(), pool);
-      *changes = changes_;
-      layout = layout_;
+      if (!(start.moment == moment_)) start.size = start.absent = 0;
+      const int64_t begin = start.size;
+      absent_count = start.absent + rows_.Read(keys + begin, n - begin, missing, out + begin * dim,
+                                               found.data() + begin, pool);
+      *changes = moment_.changes;
+      layout = moment_.layout;
     }
     if (absent_count == 0) {
       last_lookup_.Keep(keys, std::move(found), layout);
       return {};
     }
 
-    const int64_t dim = options().dim;
     std::vector<int64_t> positions, absent_keys;
     positions.reserve(absent_count);
     absent_keys.reserve(absent_count);
@@ -311,10 +336,10 @@ class ShardedTable final : public Table {
     SPARSE_EMB_RETURN_IF_ERROR(
         FindOrInsert(unique.keys.data(), unique.size, false, rows.data(), pool));
     logs_.Add(unique.keys.data(), unique.size);
-    if (changes_ != *changes) {
+    if (moment_.changes != *changes) {
       // What was read before is no longer of one moment with the rest.
       rows_.Read(keys, n, missing, out, nullptr, pool);
-      *changes = changes_;
+      *changes = moment_.changes;
       return {};
     }
     pool->ParallelFor(positions.size(), rows_.SearchCost(), [&](int64_t begin, int64_t end) {
@@ -324,7 +349,7 @@ class ShardedTable final : public Table {
         Copy(row, out + positions[j] * dim, dim);
       }
     });
-    if (layout_ == layout) last_lookup_.Keep(keys, std::move(found), layout);
+    if (moment_.layout == layout) last_lookup_.Keep(keys, std::move(found), layout);
     return {};
   }
 
@@ -342,7 +367,7 @@ class ShardedTable final : public Table {
                    binding_.rule, " needs ", width);
     }
     Status status;
-    last_lookup_.ForEach(layout_, [&](int64_t key, const float* row) {
+    last_lookup_.ForEach(moment_.layout, [&](int64_t key, const float* row) {
       float* found;
       SerialPool serial;
       rows_.Find(&key, 1, &found, &serial);
@@ -399,11 +424,11 @@ class ShardedTable final : public Table {
     FindLongRows(keys, n, out, found, pool);
     if (found->keys.empty()) return;
     const std::unique_lock lock = LockAlone();
-    if (changes_ != changes) {
+    if (moment_.changes != changes) {
       rows_.Read(keys, n, missing, out, nullptr, pool);
       FindLongRows(keys, n, out, found, pool);
     }
-    ++changes_;
+    ++moment_.changes;
     found->rows.resize(found->keys.size());
     rows_.Find(found->keys.data(), found->keys.size(), found->rows.data(), pool);
     logs_.Add(found->keys.data(), found->keys.size());
@@ -423,7 +448,7 @@ class ShardedTable final : public Table {
     const std::unique_lock lock = LockAlone();
     SPARSE_EMB_RETURN_IF_ERROR(
         FindOrInsert(unique.keys.data(), unique.size, /*padding_too=*/true, rows.data(), pool));
-    ++changes_;
+    ++moment_.changes;
     logs_.Add(unique.keys.data(), unique.size);
     pool->ParallelFor(unique.size, rows_.SearchCost(), [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) fn(u, rows[u]);
@@ -444,7 +469,8 @@ class ShardedTable final : public Table {
     const int64_t count = static_cast<int64_t>(absent.size());
     SPARSE_EMB_RETURN_IF_ERROR(CheckMaxRows(rows_.size(), count));
     // Before, because making room may move the rows of some shards before memory runs out.
-    if (!Store::kRowsStay) ++layout_;
+    if (!Store::kRowsStay) ++moment_.layout;
+    ++moment_.inserts;
     SPARSE_EMB_RETURN_IF_ERROR(
         rows_.Insert(absent.data(), count, binding_.initial_state, updates_, pool));
     rows_.Find(keys, n, rows, pool);  // again, because making room may have moved rows
@@ -467,8 +493,7 @@ class ShardedTable final : public Table {
   Binding binding_;
   int64_t stored_state_width_ = 0;  // of all rows; -1: a Bind failed, they may differ
   int64_t last_token_ = 0;
-  int64_t changes_ = 0;  // counts what changes or removes rows that exist
-  int64_t layout_ = 0;   // counts what moves or removes rows
+  Moment moment_{0, 0, 0};
   int64_t updates_ = 0;  // the step of the counts
   ChangeLogs logs_;      // those who share the table take a log's own lock as well
 };

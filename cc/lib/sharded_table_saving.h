@@ -86,14 +86,14 @@ Status ShardedTable<Store>::Restore(const TableRows& in, const std::string& rule
       if (in.counts == nullptr) return;
       counts.Set(row + restored.counts_at(), updates_, in.counts + i * counts.width);
     });
-    ++layout_;
+    ++moment_.layout;
     rows_ = std::move(restored);
   });
   SPARSE_EMB_RETURN_IF_ERROR(memory.status());
   SPARSE_EMB_RETURN_IF_ERROR(status);
   binding_ = binding;
   stored_state_width_ = state_width;
-  ++changes_;
+  ++moment_.changes;
   logs_.AddEverything();
   return {};
 }
@@ -197,8 +197,8 @@ Status ShardedTable<Store>::LoadChains(const Chains& all, const Share& share, in
   binding_ = std::move(binding);
   updates_ = report->meta.updates;
   SetSeed(report->meta.seed);
-  ++changes_;
-  ++layout_;
+  ++moment_.changes;
+  ++moment_.layout;
   logs_.AddEverything();
   if (changes != nullptr && is_as_saved) changes->Reset();
   return {};

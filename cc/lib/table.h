@@ -78,6 +78,26 @@ struct TableStatistics {
   int64_t state_bytes = 0;   // of the counts and the state in use
 };
 
+// As long as a table is at one moment, it has the same rows with the same values where they stand.
+struct Moment {
+  int64_t changes = -1;  // counts what changes or removes rows that exist
+  int64_t layout = -1;   // counts what moves or removes them
+  int64_t inserts = -1;  // counts what adds rows
+
+  bool operator==(const Moment& other) const {
+    return changes == other.changes && layout == other.layout && inserts == other.inserts;
+  }
+};
+
+// What was read of a lookup before all of its keys were known: the embeddings of its first `size`
+// keys, which stand in its `out`.
+struct LookupStart {
+  Moment moment;
+  int64_t size = 0;
+  int64_t absent = 0;        // how many of them are not in the table
+  std::vector<float*> rows;  // of a lookup that inserts: where they stand, or null
+};
+
 class Table {
  public:
   explicit Table(TableOptions options) : options_(std::move(options)) {}
@@ -91,8 +111,22 @@ class Table {
   // out[i] = the embedding of keys[i], for i in [0, n). With `insert` a missing key is given its
   // initial row first; without it nothing changes and the key reads as `missing` says. A row whose
   // norm is beyond max_norm is scaled, with `insert` in the table, without in `out` alone.
-  virtual Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
-                        WorkerPool* pool) = 0;
+  Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, float* out,
+                WorkerPool* pool) {
+    return Lookup(keys, n, insert, missing, {}, out, pool);
+  }
+
+  // The same, with what was read of it ahead, which is read again if the moment has passed.
+  virtual Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing,
+                        LookupStart start, float* out, WorkerPool* pool) = 0;
+
+  virtual Moment Now() = 0;
+
+  // Reads keys [n] ahead, as Lookup does, out [n, D]; with `rows`, for a lookup that inserts, which
+  // leaves alone what is missing, rows[i] = where keys[i] stands or null, and *absent += how many
+  // do not. False, and nothing is to be used, if the moment has passed or a key is out of range.
+  virtual bool ReadAt(const Moment& moment, const int64_t* keys, int64_t n, Missing missing,
+                      float* out, float** rows, int64_t* absent) = 0;
 
   // Writes the rows of keys as they are in the table, [embedding | state], to allocate(D + S); a
   // missing key's are its initial ones. Norms are not bounded.

@@ -4,7 +4,6 @@
 
 namespace sparse_emb {
 
-using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
@@ -21,18 +20,9 @@ REGISTER_OP("SparseEmb>EmbeddingKeyDedup")
       ShapeHandle keys;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 1, &keys));
       KeyDedupAttrs attrs;
-      TF_RETURN_IF_ERROR(attrs.Get(c));
-      if (attrs.num_splits == 1) {
-        ShapeHandle splits;
-        DimensionHandle size;
-        TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &splits));
-        TF_RETURN_IF_ERROR(c->WithValue(c->Dim(splits, 0), attrs.tables.size() + 1, &size));
-      }
-      const ShapeHandle unique = c->Vector(c->UnknownDim());
-      c->set_output(0, unique);
-      c->set_output(1, keys);
-      c->set_output(2, unique);
-      c->set_output(3, c->Vector(attrs.num_tables + 1));
+      TF_RETURN_IF_ERROR(attrs.Get(c, "tables"));
+      TF_RETURN_IF_ERROR(attrs.CheckSplits(c, 1));
+      attrs.SetUniqueOutputs(c, keys);
       return absl::OkStatus();
     })
     .Doc(R"doc(

@@ -21,23 +21,24 @@ inline absl::Status CheckNumTableSplits(int64_t num_tables, int64_t num_splits) 
                                                  " table_splits, got ", num_splits));
 }
 
-// Those of EmbeddingKeyDedup.
+// Those of an op that deduplicates the keys of features, table by table, and what its shape
+// function makes of them.
 struct KeyDedupAttrs {
-  std::vector<int64_t> tables;
+  std::vector<int64_t> tables;  // of each feature
   int64_t num_tables = 0;
   int num_splits = 0;
 
   // Context is an InferenceContext or an OpKernelConstruction.
   template <class Context>
-  absl::Status Get(Context* c) {
-    absl::Status status = c->GetAttr("tables", &tables);
+  absl::Status Get(Context* c, const char* tables_name) {
+    absl::Status status = c->GetAttr(tables_name, &tables);
     if (status.ok()) status = c->GetAttr("num_splits", &num_splits);
     if (!status.ok()) return status;
     const int64_t num_features = static_cast<int64_t>(tables.size());
     for (int64_t table : tables) {
       if (table < 0 || table >= num_features) {
         return absl::InvalidArgumentError(
-            absl::StrCat("tables must be in [0, ", num_features, "), got ", table));
+            absl::StrCat(tables_name, " must be in [0, ", num_features, "), got ", table));
       }
       num_tables = std::max(num_tables, table + 1);
     }
@@ -46,6 +47,34 @@ struct KeyDedupAttrs {
           "keys of ", num_features, " features need one feature_splits, got ", num_splits));
     }
     return absl::OkStatus();
+  }
+
+  // An error unless the features are on so many tables.
+  absl::Status CheckNumTables(int64_t want) const {
+    if (num_tables == want) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("feature_tables must be numbers of all ", want,
+                                                   " tables, got ", num_tables, " tables"));
+  }
+
+  // An error unless the feature_splits at input `first`, if any, fit the features.
+  template <class Context>
+  absl::Status CheckSplits(Context* c, int first) const {
+    if (num_splits == 0) return absl::OkStatus();
+    auto splits = c->input(first);
+    absl::Status status = c->WithRank(splits, 1, &splits);
+    if (!status.ok()) return status;
+    auto size = c->Dim(splits, 0);
+    return c->WithValue(size, tables.size() + 1, &size);
+  }
+
+  // unique_keys, inverse, counts and table_splits.
+  template <class Context, class Shape>
+  void SetUniqueOutputs(Context* c, const Shape& keys) const {
+    const Shape unique = c->Vector(c->UnknownDim());
+    c->set_output(0, unique);
+    c->set_output(1, keys);
+    c->set_output(2, unique);
+    c->set_output(3, c->Vector(num_tables + 1));
   }
 };
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "cc/lib/dedup_lookup.h"
 #include "cc/lib/table.h"
 #include "tests/cc/table_model.h"
 #include "tests/cc/testing.h"
@@ -84,8 +85,10 @@ class RandomOperations {
  private:
   void Step() {
     const int64_t what = random_.Below(1000);
-    if (what < 400) {
+    if (what < 200) {
       Lookup();
+    } else if (what < 400) {
+      DedupAndLookup();
     } else if (what < 550) {
       Update();
     } else if (what < 640) {
@@ -130,14 +133,16 @@ class RandomOperations {
     return keys;
   }
 
-  std::vector<int64_t> DifferentKeys() {
-    std::vector<int64_t> keys;
+  static std::vector<int64_t> Different(const std::vector<int64_t>& keys) {
+    std::vector<int64_t> different;
     std::set<int64_t> seen;
-    for (int64_t key : SomeKeys()) {
-      if (seen.insert(key).second) keys.push_back(key);
+    for (int64_t key : keys) {
+      if (seen.insert(key).second) different.push_back(key);
     }
-    return keys;
+    return different;
   }
+
+  std::vector<int64_t> DifferentKeys() { return Different(SomeKeys()); }
 
   void Lookup() {
     const std::vector<int64_t> keys = SomeKeys();
@@ -146,6 +151,31 @@ class RandomOperations {
     std::vector<float> out(keys.size() * options_.dim, -9.0f);
     EXPECT_OK(table_->Lookup(keys.data(), keys.size(), insert, missing, out.data(), pool_));
     EXPECT_EQ(out, model_.Lookup(keys, insert, missing));
+  }
+
+  void DedupAndLookup() {
+    const std::vector<int64_t> keys = SomeKeys();
+    const bool insert = random_.OneIn(2);
+    const Missing missing = random_.OneIn(2) ? Missing::kZeros : Missing::kInitial;
+    const int64_t n = keys.size(), dim = options_.dim, room = random_.Below(n + 1);
+    std::vector<int64_t> unique(n);
+    std::vector<int32_t> inverse(n), counts(n);
+    std::vector<float> ahead(room * dim, -9.0f), apart;
+    int64_t num_unique = -1;
+    const auto place_rows = [&](int64_t size) {
+      num_unique = size;
+      if (size <= room) return ahead.data();
+      apart.resize(size * dim, -9.0f);
+      return apart.data();
+    };
+    EXPECT_OK(DedupLookup(keys.data(), n, {unique.data(), inverse.data(), counts.data()},
+                          table_.get(), insert, missing, {ahead.data(), room}, place_rows, pool_));
+    unique.resize(num_unique);
+    EXPECT_EQ(unique, Different(keys));
+    for (int64_t i = 0; i < n; ++i) EXPECT_EQ(unique[inverse[i]], keys[i]);
+    std::vector<float>& out = num_unique <= room ? ahead : apart;
+    out.resize(num_unique * dim);
+    EXPECT_EQ(out, model_.Lookup(unique, insert, missing));
   }
 
   void Update() {

@@ -9,6 +9,7 @@ from saving_mutations import SAVING
 
 _TABLE_TEST = "tests/cc/table_test.cc::RowsWiderThanAVectorRegister"
 _RULES_TEST = "tests/cc/update_rules_test.cc::RulesFollowTheirFormulas"
+_DEDUP_LOOKUP_TEST = "tests/cc/dedup_lookup_test.cc::RowsThatWereReadBeforeAnEvent"
 _LAST_LOOKUP_TEST = "tests/cc/last_lookup_test.cc::AnUpdateAfterALookup"
 _CHAIN_TEST = "tests/cc/change_log_test.cc::AWholeTableAndItsIncrements"
 
@@ -177,9 +178,23 @@ CPP = [
     Mutation(
         "a lookup that inserts sees half of an update",
         "cc/lib/sharded_table.h",
-        "if (changes_ != *changes) {",
+        "if (moment_.changes != *changes) {",
         "if (false) {",
         "tests/cc/table_threads_test.cc::ALookupThatInserts",
+    ),
+    Mutation(
+        "rows that were read ahead are used whatever has happened since",
+        "cc/lib/table.h",
+        "return changes == other.changes && layout == other.layout && inserts == other.inserts;",
+        "return changes >= 0 && other.changes >= 0;",
+        _DEDUP_LOOKUP_TEST,
+    ),
+    Mutation(
+        "rows that were read before others were inserted are used with those",
+        "cc/lib/sharded_table.h",
+        "    ++moment_.inserts;\n",
+        "",
+        _DEDUP_LOOKUP_TEST,
     ),
     Mutation(
         "an update takes the rows of other keys that were looked up",
@@ -191,22 +206,22 @@ CPP = [
     Mutation(
         "an update takes a row that has been removed",
         "cc/lib/sharded_table.h",
-        "    ++layout_;\n    logs_.Add(keys, n);\n    rows_.Remove",
+        "    ++moment_.layout;\n    logs_.Add(keys, n);\n    rows_.Remove",
         "    logs_.Add(keys, n);\n    rows_.Remove",
         _LAST_LOOKUP_TEST,
     ),
     Mutation(
         "an update takes rows of before a new binding",
         "cc/lib/sharded_table.h",
-        "    stored_state_width_ = -1;\n    ++layout_;\n",
+        "    stored_state_width_ = -1;\n    ++moment_.layout;\n",
         "    stored_state_width_ = -1;\n",
         _LAST_LOOKUP_TEST,
     ),
     Mutation(
         "an update takes rows of before a load",
         "cc/lib/sharded_table_saving.h",
-        "  ++changes_;\n  ++layout_;\n  logs_.AddEverything();\n  if (changes",
-        "  ++changes_;\n  logs_.AddEverything();\n  if (changes",
+        "  ++moment_.changes;\n  ++moment_.layout;\n  logs_.AddEverything();\n  if (changes",
+        "  ++moment_.changes;\n  logs_.AddEverything();\n  if (changes",
         "tests/cc/change_log_test.cc::AnUpdateAfterALoad",
     ),
     Mutation(
@@ -344,8 +359,8 @@ CPP = [
     ),
     Mutation(
         "one of several tables takes keys although another is full",
-        "cc/kernels/embedding_lookup.cc",
-        "      OP_REQUIRES_OK(ctx, ToAbsl((*tables[t])->CheckRoom(table_keys, splits.size(t), &pool)));\n",
+        "cc/kernels/lookup_tables.h",
+        "      TF_RETURN_IF_ERROR(ToAbsl(table(t)->CheckRoom(table_keys, splits.size(t), pool)));\n",
         "",
         "tests/test_lookup_tables.py::test_a_full_table_is_an_error_that_changes_none",
     ),
@@ -439,8 +454,8 @@ PYTHON = [
     Mutation(
         "a lookup says of any keys that they differ",
         "tf_sparse_emb/ops/embedding_lookup.py",
-        'if op.get_attr("keys_differ"):',
-        "if True:",
+        "    if keys_differ:\n",
+        "    if True:\n",
         "tests/test_distinct_slices.py::test_a_lookup_of_keys_that_may_repeat_gives_plain_slices",
     ),
     Mutation(

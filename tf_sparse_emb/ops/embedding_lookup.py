@@ -150,30 +150,35 @@ def _place(servers):
 
 @tf.RegisterGradient("SparseEmb>EmbeddingLookup")
 def _embedding_lookup_gradient(op, grad):
-    return _table_gradients(op, op.get_attr("num_tables"), grad)
+    return _looked_up_gradients(op, op.get_attr("num_tables"), grad)
 
 
 @tf.RegisterGradient("SparseEmb>EmbeddingStitchRows")
 def _embedding_stitch_rows_gradient(op, grad):
-    return _table_gradients(op, 2 * op.get_attr("num_servers"), grad)
+    return _looked_up_gradients(op, 2 * op.get_attr("num_servers"), grad)
 
 
-def _table_gradients(op, keys_input, grad):
-    """The gradients of an op's inputs, which end with keys, table_splits and anchors."""
+def _looked_up_gradients(op, keys_input, grad):
+    """The gradients of an op's inputs, of which keys and table_splits are these two."""
+    table_splits = op.inputs[keys_input + 1] if op.get_attr("num_tables") > 1 else None
+    return table_gradients(op, op.inputs[keys_input], table_splits, grad, op.get_attr("keys_differ"))
+
+
+def table_gradients(op, keys, table_splits, grad, keys_differ):
+    """The gradients of an op's inputs, which end with the anchors of the tables whose keys these are."""
     num_tables = op.get_attr("num_tables")
-    keys, anchors = op.inputs[keys_input], op.inputs[-num_tables:]
+    anchors = op.inputs[-num_tables:]
     dense_shape = tf.constant([MAX_KEYS, anchors[0].shape[1]], tf.int64)
     grad = tf.convert_to_tensor(grad)
     if num_tables == 1:
         # An identity, because what a gradient function returns must be of the graph that is being built.
         keys = tf.identity(keys)
         slices = [tf.IndexedSlices(grad, keys, dense_shape)]
-        splits = None
+        table_splits = None
     else:
-        splits = op.inputs[keys_input + 1]
-        parts = (split_by_table(values, splits, num_tables) for values in (grad, keys))
+        parts = (split_by_table(values, table_splits, num_tables) for values in (grad, keys))
         slices = [tf.IndexedSlices(*pair, dense_shape) for pair in zip(*parts, strict=True)]
-    if op.get_attr("keys_differ"):
-        whole = (keys, splits, grad)
+    if keys_differ:
+        whole = (keys, table_splits, grad)
         slices = [DistinctSlices(part, whole, t) for t, part in enumerate(slices)]
     return [None] * (len(op.inputs) - num_tables) + slices

@@ -128,6 +128,24 @@ class StockOps:
         parts = tf.split(keys, sizes, num=len(folded))
         return tf.concat([table.lookup(part, missing) for table, part in zip(folded, parts, strict=True)], 0)
 
+    def sparse_emb_embedding_dedup_lookup(
+        self, *, tables, keys, feature_splits, anchors, feature_tables, insert, missing
+    ):
+        """The two together."""
+        unique_keys, inverse, counts, table_splits = self.sparse_emb_embedding_key_dedup(
+            keys=keys, feature_splits=feature_splits, tables=feature_tables
+        )
+        rows = self.sparse_emb_embedding_lookup(
+            tables=tables,
+            keys=unique_keys,
+            table_splits=[] if len(tables) == 1 else [table_splits],
+            anchors=anchors,
+            insert=insert,
+            missing=missing,
+            keys_differ=True,
+        )
+        return unique_keys, inverse, counts, table_splits, rows
+
     def sparse_emb_embedding_table_contains(self, table, keys):
         """Whether keys have rows."""
         self._on_call()

@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <atomic>
+
+#include "cc/kernels/adapters.h"
+#include "cc/kernels/lookup_tables.h"
+#include "cc/kernels/unique_outputs.h"
+#include "cc/lib/dedup_lookup.h"
+#include "cc/lib/key_dedup.h"
+#include "cc/ops/feature_attrs.h"
+#include "tensorflow/core/framework/op_kernel.h"
+
+namespace sparse_emb {
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::DT_FLOAT;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+class EmbeddingDedupLookupOp : public Kernel {
+ public:
+  explicit EmbeddingDedupLookupOp(OpKernelConstruction* ctx) : Kernel(ctx) {
+    int num_tables;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_tables", &num_tables));
+    OP_REQUIRES_OK(ctx, features_.Get(ctx, "feature_tables"));
+    OP_REQUIRES_OK(ctx, features_.CheckNumTables(num_tables));
+    OP_REQUIRES_OK(ctx, attrs_.Get(ctx));
+  }
+
+  void Run(OpKernelContext* ctx) override {
+    const Tensor& keys = ctx->input(static_cast<int>(features_.num_tables));
+    LookupTables tables;
+    OP_REQUIRES_OK(ctx, tables.Get(ctx, features_.num_tables));
+    UniqueOutputs unique;
+    OP_REQUIRES_OK(ctx, unique.Allocate(ctx, keys, features_.num_tables));
+    FeatureSplits splits;
+    OP_REQUIRES_OK(ctx, splits.Get(ctx, features_.tables.size(), keys.NumElements()));
+    IntraOpPool pool(ctx);
+    if (features_.num_tables == 1) {
+      OP_REQUIRES_OK(ctx, OneTable(ctx, keys, tables, &unique, &pool));
+    } else {
+      OP_REQUIRES_OK(ctx, ManyTables(ctx, keys, splits, tables, &unique, &pool));
+    }
+  }
+
+ private:
+  absl::Status OneTable(OpKernelContext* ctx, const Tensor& keys, const LookupTables& tables,
+                        UniqueOutputs* unique, WorkerPool* pool) {
+    const int64_t n = keys.NumElements(), dim = tables.dim();
+    Tensor ahead, *rows = nullptr;
+    const int64_t expected = std::min(n, expected_.load(std::memory_order_relaxed));
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(DT_FLOAT, TensorShape({expected, dim}), &ahead));
+    int64_t* const table_splits = unique->table_splits();
+    absl::Status allocated;
+    const auto place_rows = [&](int64_t num_unique) -> float* {
+      table_splits[0] = 0;
+      table_splits[1] = num_unique;
+      expected_.store(num_unique + num_unique / 8, std::memory_order_relaxed);
+      unique->SetUnique(ctx, num_unique);
+      if (num_unique <= expected) {
+        ctx->set_output(4, ahead.Slice(0, num_unique));
+        return ahead.matrix<float>().data();
+      }
+      allocated = AllocateOutput(ctx, 4, {num_unique, dim}, &rows);
+      return allocated.ok() ? rows->matrix<float>().data() : nullptr;
+    };
+    const Status status =
+        DedupLookup(keys.vec<int64_t>().data(), n, unique->room(), tables.table(0), attrs_.insert,
+                    attrs_.missing, {ahead.matrix<float>().data(), expected}, place_rows, pool);
+    return allocated.ok() ? ToAbsl(status) : allocated;
+  }
+
+  absl::Status ManyTables(OpKernelContext* ctx, const Tensor& keys,
+                          const FeatureSplits& feature_splits, const LookupTables& tables,
+                          UniqueOutputs* unique, WorkerPool* pool) {
+    const UniqueOut& room = unique->room();
+    const int64_t num_unique =
+        DedupKeysByTable(keys.vec<int64_t>().data(), feature_splits.data(), features_.tables.data(),
+                         features_.tables.size(), features_.num_tables, room.keys, room.inverse,
+                         room.counts, unique->table_splits(), pool);
+    unique->SetUnique(ctx, num_unique);
+    Tensor* rows;
+    TF_RETURN_IF_ERROR(AllocateOutput(ctx, 4, {num_unique, tables.dim()}, &rows));
+    return tables.Lookup(room.keys, TableSplits(unique->table_splits(), features_.num_tables),
+                         attrs_, rows->matrix<float>().data(), pool);
+  }
+
+  KeyDedupAttrs features_;
+  LookupAttrs attrs_;
+  // How many unique keys the next batch may have: an eighth more than the last. So many rows can be
+  // read before U is known.
+  std::atomic<int64_t> expected_{0};
+};
+
+REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingDedupLookup").Device(DEVICE_CPU),
+                        EmbeddingDedupLookupOp);
+
+}  // namespace sparse_emb
