@@ -6,10 +6,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
-#include "cc/lib/aligned_buffer.h"
+#include "cc/lib/arena_buffer.h"
 #include "cc/lib/store.h"
 #include "cc/lib/vector_ops.h"
 
@@ -32,7 +33,8 @@ class IndexStore {
     int range_bits_ = 0;
   };
 
-  IndexStore(const StoreOptions& options, int shard) : row_floats_(options.row_floats) {
+  IndexStore(const StoreOptions& options, int shard)
+      : row_floats_(options.row_floats), arena_(options.arena) {
     const int64_t range = int64_t{1} << Router(options).range_bits();
     first_key_ = shard * range;
     capacity_ = std::clamp<int64_t>(options.input_dim - first_key_, 0, range);
@@ -57,13 +59,14 @@ class IndexStore {
 
   void Reserve(int64_t count) {
     if (count == 0 || !used_.empty()) return;
-    AlignedBuffer rows(BytesOf(capacity_, row_floats_ * sizeof(float)));
+    ArenaBuffer rows = Allocate(capacity_, row_floats_);
     used_.resize(capacity_);
     rows_ = std::move(rows);
   }
 
   void Trim() {
     if (size_ == 0) Clear();
+    if (arena_ != nullptr) arena_->Trim();
   }
 
   float* Insert(int64_t key, uint64_t) {
@@ -81,12 +84,12 @@ class IndexStore {
 
   void Clear() {
     used_ = std::vector<uint8_t>();
-    rows_ = AlignedBuffer();
+    rows_ = ArenaBuffer();
     size_ = 0;
   }
 
   void Resize(int64_t row_floats, int64_t keep) {
-    AlignedBuffer rows(BytesOf(used_.size(), row_floats * sizeof(float)));
+    ArenaBuffer rows = Allocate(used_.size(), row_floats);
     for (uint64_t i = 0; i < used_.size(); ++i) {
       const float* from = RowOf(first_key_ + i);
       std::copy(from, from + keep, reinterpret_cast<float*>(rows.data()) + i * row_floats);
@@ -117,7 +120,7 @@ class IndexStore {
   Status Check() const {
     const int64_t slots = used_.size();
     if ((slots != 0 && slots != capacity_) ||
-        rows_.size() != slots * row_floats_ * static_cast<int64_t>(sizeof(float))) {
+        rows_.size() < slots * row_floats_ * static_cast<int64_t>(sizeof(float))) {
       return Error(Code::kDataLoss, capacity_, " keys from ", first_key_, " on have ", slots,
                    " flags and ", rows_.size(), " bytes of rows of ", row_floats_, " floats");
     }
@@ -130,6 +133,14 @@ class IndexStore {
 
  private:
   friend struct StorePeer;
+
+  // Shards share huge pages, unless they have many: the end of a block is in small ones.
+  ArenaBuffer Allocate(int64_t rows, int64_t row_floats) const {
+    constexpr int64_t kFromBytes = 32 << 10, kToBytes = 8 * kHugePageBytes;
+    const int64_t bytes = BytesOf(rows, row_floats * sizeof(float));
+    return ArenaBuffer(bytes, bytes >= kFromBytes && bytes < kToBytes ? arena_ : nullptr);
+  }
+
   float* RowOf(int64_t key) const {
     return reinterpret_cast<float*>(rows_.data()) + (key - first_key_) * row_floats_;
   }
@@ -138,7 +149,8 @@ class IndexStore {
   int64_t first_key_;
   int64_t capacity_;
   std::vector<uint8_t> used_;
-  AlignedBuffer rows_;
+  ArenaBuffer rows_;
+  std::shared_ptr<ChunkArena> arena_;
   int64_t size_ = 0;
 };
 

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "cc/lib/aligned_buffer.h"
+#include "cc/lib/arena_buffer.h"
 #include "cc/lib/huge_pages.h"
 
 namespace sparse_emb {
@@ -58,12 +58,12 @@ class RowChunks {
   // a pass that has copied all rows below `row`.
   void ReleaseBefore(uint32_t row) {
     const int64_t chunk = ChunkOf(row);
-    if (chunk > 0 && FirstRow(chunk) == row) chunks_[chunk - 1] = Chunk();
+    if (chunk > 0 && FirstRow(chunk) == row) chunks_[chunk - 1] = ArenaBuffer();
   }
 
   int64_t MemoryBytes() const {
-    int64_t bytes = chunks_.capacity() * (sizeof(Chunk) + sizeof(char*));
-    for (const Chunk& chunk : chunks_) bytes += chunk.size();
+    int64_t bytes = chunks_.capacity() * (sizeof(ArenaBuffer) + sizeof(char*));
+    for (const ArenaBuffer& chunk : chunks_) bytes += chunk.size();
     return bytes;
   }
 
@@ -72,46 +72,6 @@ class RowChunks {
   static constexpr int kOctaveShift = 5;
   static constexpr int64_t kMaxChunkBytes = 64 << 10;
   static constexpr int64_t kArenaBytes = 32 << 10;
-
-  // One block, or a part of the arena.
-  class Chunk {
-   public:
-    Chunk() = default;
-    Chunk(int64_t bytes, std::shared_ptr<ChunkArena> arena) : arena_(std::move(arena)) {
-      if (arena_ == nullptr) {
-        block_ = AlignedBuffer(bytes);
-        data_ = block_.data();
-      } else {
-        size_ = (bytes + 63) / 64 * 64;
-        data_ = arena_->Allocate(size_);
-      }
-    }
-    Chunk(Chunk&& other) noexcept { Swap(&other); }
-    Chunk& operator=(Chunk&& other) noexcept {
-      Chunk old(std::move(*this));
-      Swap(&other);
-      return *this;
-    }
-    ~Chunk() {
-      if (arena_ != nullptr && data_ != nullptr) arena_->Free(data_, size_);
-    }
-
-    char* data() const { return data_; }
-    int64_t size() const { return arena_ == nullptr ? block_.size() : size_; }
-
-   private:
-    void Swap(Chunk* other) {
-      std::swap(block_, other->block_);
-      std::swap(arena_, other->arena_);
-      std::swap(data_, other->data_);
-      std::swap(size_, other->size_);
-    }
-
-    char* data_ = nullptr;
-    int64_t size_ = 0;
-    AlignedBuffer block_;
-    std::shared_ptr<ChunkArena> arena_;
-  };
 
   // The first 2^shift_ rows are in chunks of 16, 16, 32, 64, ... rows. Later ones are numbered as
   // floating-point numbers are: a chunk holds 2^shift_ rows, twice as many from the 64th such chunk
@@ -137,7 +97,7 @@ class RowChunks {
   int64_t row_bytes_;
   int shift_ = kFirstShift;
   std::shared_ptr<ChunkArena> arena_;
-  std::vector<Chunk> chunks_;
+  std::vector<ArenaBuffer> chunks_;
   std::vector<char*> data_;  // of the chunks, close together
 };
 

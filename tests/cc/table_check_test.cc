@@ -201,7 +201,7 @@ TEST(CheckFindsDamageOfAnIndex) {
       {"57 of the keys from 0 on are in use, but the size is 64",
        [](Store* s) { Peer::size(s) = 64; }},
       {"63 flags", [](Store* s) { Peer::used(s).pop_back(); }},
-      {"0 bytes of rows", [](Store* s) { Peer::rows(s) = AlignedBuffer(); }},
+      {"0 bytes of rows", [](Store* s) { Peer::rows(s) = ArenaBuffer(); }},
       {"bytes of rows of 4 floats", [](Store* s) { ++Peer::row_floats(s); }},
   });
 }
