@@ -40,6 +40,9 @@ __attribute__((target("avx2,avx512f,avx512dq,avx512bw,avx512vl"), noinline)) voi
 }
 #endif
 
+// The widest of the usual widths.
+inline constexpr int64_t kWidestConstant = 64;
+
 template <int64_t value>
 using Constant = std::integral_constant<int64_t, value>;
 

@@ -1,6 +1,8 @@
 #include "cc/lib/duplicate.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <type_traits>
 
 #include "cc/lib/vector_ops.h"
 
@@ -48,8 +50,12 @@ void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64
   const int64_t cost = CostPerBag(bags, dim) * num_features;
   pool->ParallelFor(bags.rows(), cost, [&](int64_t begin, int64_t end) {
     RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {
-      const auto pool_bag = [&](int64_t b, float* sum) SPARSE_EMB_INLINE_LAMBDA {
-        std::fill(sum, sum + dim, 0.0f);
+      // The compiler keeps a sum in registers where it knows its width and that no row is there.
+      constexpr bool in_registers = !std::is_same_v<decltype(dim), int64_t>;
+      const auto pool_bag = [&](int64_t b, float* to) SPARSE_EMB_INLINE_LAMBDA {
+        float registers[kWidestConstant];
+        float* const sum = in_registers ? registers : to;
+        for (int64_t d = 0; d < dim; ++d) sum[d] = 0.0f;
         for (int64_t n = bags.splits[b]; n < bags.splits[b + 1]; ++n) {
           PrefetchAhead(rows, inverse, n, total, bags.num_features, dim);
           const float* row = rows + inverse[n] * dim;
@@ -60,6 +66,7 @@ void PoolRows(const float* rows, const int32_t* inverse, const Bags& bags, int64
           }
         }
         if (bags.combiner != Combiner::kSum) Scale(bags.scale(b), sum, dim);
+        if (in_registers) Copy(sum, to, dim);
       };
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t f = 0; f < num_features; ++f) {

@@ -63,7 +63,6 @@ template <class Index>
 void Reduce(const float* grad, const int32_t* inverse, const Bags& bags, int64_t num_unique,
             int64_t dim, float* out, WorkerPool* pool) {
   constexpr int64_t kAhead = 16;
-  constexpr int64_t kMostInRegisters = 64;
   const Places<Index> places(inverse, bags, num_unique);
   std::vector<float> scales(bags.count);
   for (int64_t b = 0; b < bags.count; ++b) scales[bags.offset(b, 1)] = bags.scale(b);
@@ -75,7 +74,7 @@ void Reduce(const float* grad, const int32_t* inverse, const Bags& bags, int64_t
     RunOnBestIsa(dim, [&](auto width) SPARSE_EMB_INLINE_LAMBDA {
       constexpr bool in_registers = !std::is_same_v<decltype(width), int64_t>;
       for (int64_t u = first; u < last; ++u) {
-        float registers[kMostInRegisters];
+        float registers[kWidestConstant];
         float* const row = out + u * width;
         float* const sum = in_registers ? registers : row;
         for (int64_t d = 0; d < width; ++d) sum[d] = 0.0f;

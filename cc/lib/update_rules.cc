@@ -38,7 +38,7 @@ std::string JoinNames(RuleList<Rules...>) {
 template <class Rule>
 void ApplyToRows(const Rule& rule, float* const* rows, const float* grads, int64_t begin,
                  int64_t end, int64_t dim, int64_t state_at) {
-  constexpr int64_t kAhead = 8;
+  constexpr int64_t kAhead = 16;
   const int64_t row_bytes =
       (state_at + Rule::StateWidth(dim)) * static_cast<int64_t>(sizeof(float));
   RunOnBestIsa(dim, [&](auto dim) SPARSE_EMB_INLINE_LAMBDA {

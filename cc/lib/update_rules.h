@@ -35,7 +35,8 @@ struct Sgd {
   float lr, decay;
   explicit Sgd(const RuleCall& call) : lr(call.hypers[0]), decay(1.0f - lr * call.hypers[1]) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float*, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict, const float* __restrict g,
+                               int64_t dim) const {
     for (int64_t d = 0; d < dim; ++d) w[d] = decay * w[d] - lr * g[d];
   }
 };
@@ -60,7 +61,8 @@ struct Momentum {
         decay(1.0f - lr * call.hypers[3]),
         nesterov(call.hypers[2] != 0.0f) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* u, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict u, const float* __restrict g,
+                               int64_t dim) const {
     for (int64_t d = 0; d < dim; ++d) {
       const float push = lr * g[d];
       u[d] = mu * u[d] - push;
@@ -84,7 +86,8 @@ struct Adagrad {
   explicit Adagrad(const RuleCall& call)
       : lr(call.hypers[0]), eps(call.hypers[1]), decay(1.0f - lr * call.hypers[2]) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* a, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict a, const float* __restrict g,
+                               int64_t dim) const {
     for (int64_t d = 0; d < dim; ++d) {
       a[d] += g[d] * g[d];
       w[d] = decay * w[d] - lr * g[d] / std::sqrt(a[d] + eps);
@@ -105,7 +108,8 @@ struct RowWiseAdagrad {
   explicit RowWiseAdagrad(const RuleCall& call)
       : lr(call.hypers[0]), eps(call.hypers[1]), decay(1.0f - lr * call.hypers[2]) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* s, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict s, const float* __restrict g,
+                               int64_t dim) const {
     s[0] += Dot(g, g, dim) / static_cast<float>(dim);
     const float rate = lr / (std::sqrt(s[0]) + eps);
     for (int64_t d = 0; d < dim; ++d) w[d] = decay * w[d] - rate * g[d];
@@ -133,7 +137,8 @@ struct AdagradDecay {
         decay(1.0f - lr * call.hypers[4]),
         period(static_cast<float>(std::floor(static_cast<double>(call.step) / call.hypers[1]))) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* a, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict a, const float* __restrict g,
+                               int64_t dim) const {
     float& k = a[dim];
     if (period > k) {
       for (int64_t d = 0; d < dim; ++d) a[d] = fade * a[d] > least ? fade * a[d] : least;
@@ -174,7 +179,8 @@ struct LazyAdam {
         rate(call.hypers[0] * BiasCorrection(b1, call.step) /
              std::sqrt(BiasCorrection(b2, call.step))) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* s, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict s, const float* __restrict g,
+                               int64_t dim) const {
     float* m = s;
     float* v = s + dim;
     float* v_hat = s + 2 * dim;
@@ -210,7 +216,8 @@ struct RowWiseAdam {
         m_correction(BiasCorrection(b1, call.step)),
         v_correction(BiasCorrection(b2, call.step)) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* s, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict s, const float* __restrict g,
+                               int64_t dim) const {
     float* m = s;
     float& v = s[dim];
     v = b2 * v + (1.0f - b2) * (Dot(g, g, dim) / static_cast<float>(dim));
@@ -250,7 +257,8 @@ struct Ftrl {
         shrinkage(call.hypers[4]),
         decay(1.0f - lr * call.hypers[6]) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* s, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict s, const float* __restrict g,
+                               int64_t dim) const {
     float* a = s;
     float* z = s + dim;
     for (int64_t d = 0; d < dim; ++d) {
@@ -296,7 +304,8 @@ struct RmsProp {
         eps(call.hypers[3]),
         decay(1.0f - lr * call.hypers[4]) {}
 
-  SPARSE_EMB_INLINE void Apply(float* w, float* s, const float* g, int64_t dim) const {
+  SPARSE_EMB_INLINE void Apply(float* __restrict w, float* __restrict s, const float* __restrict g,
+                               int64_t dim) const {
     float* v = s;
     float* u = s + dim;
     float* a = s + (1 + has_momentum) * dim;
