@@ -222,10 +222,8 @@ struct RowWiseAdam {
     float& v = s[dim];
     v = b2 * v + (1.0f - b2) * (Dot(g, g, dim) / static_cast<float>(dim));
     const float rate = lr * m_correction / (std::sqrt(v * v_correction) + eps);
-    for (int64_t d = 0; d < dim; ++d) {
-      m[d] = b1 * m[d] + (1.0f - b1) * g[d];
-      w[d] = decay * w[d] - rate * m[d];
-    }
+    for (int64_t d = 0; d < dim; ++d) m[d] = b1 * m[d] + (1.0f - b1) * g[d];
+    for (int64_t d = 0; d < dim; ++d) w[d] = decay * w[d] - rate * m[d];
   }
 };
 

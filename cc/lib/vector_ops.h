@@ -13,10 +13,26 @@
 
 namespace sparse_emb {
 
-// Where the compiler does not know that arrays are apart, it does a short row element by element:
-// hence __restrict, here and in the update rules.
-
 inline constexpr int kLanes = 16;
+
+// As many elements at once. The compiler cuts it up for narrower registers; loops over 16 or 32
+// floats it tends to make into as many scalars, __restrict or not, once it has unrolled them.
+using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+
+// Calls fn(x, &y) on Lanes of x and y, and on what is left one by one; writes y back.
+template <class Fn>
+SPARSE_EMB_INLINE void ForLanes(const float* __restrict x, float* __restrict y, int64_t dim,
+                                const Fn& fn) {
+  int64_t d = 0;
+  for (; d + kLanes <= dim; d += kLanes) {
+    Lanes a, b;
+    std::memcpy(&a, x + d, sizeof(a));
+    std::memcpy(&b, y + d, sizeof(b));
+    fn(a, &b);
+    std::memcpy(y + d, &b, sizeof(b));
+  }
+  for (; d < dim; ++d) fn(x[d], &y[d]);
+}
 
 // Loops of constant length, which the compiler makes a few instructions of.
 SPARSE_EMB_INLINE float FoldLanes(float* lanes) {
@@ -27,14 +43,12 @@ SPARSE_EMB_INLINE float FoldLanes(float* lanes) {
   return lanes[0] + lanes[1];
 }
 
-// sum_d x[d] y[d]. The partial sums are one vector, which the compiler cuts up for narrower
-// registers; of an array it makes sixteen scalars.
+// sum_d x[d] y[d]
 SPARSE_EMB_INLINE float Dot(const float* x, const float* y, int64_t dim) {
-  using Vector = float __attribute__((vector_size(kLanes * sizeof(float))));
-  Vector sums = {};
+  Lanes sums = {};
   int64_t d = 0;
   for (; d + kLanes <= dim; d += kLanes) {
-    Vector a, b;
+    Lanes a, b;
     std::memcpy(&a, x + d, sizeof(a));
     std::memcpy(&b, y + d, sizeof(b));
     sums += a * b;
@@ -46,14 +60,14 @@ SPARSE_EMB_INLINE float Dot(const float* x, const float* y, int64_t dim) {
 }
 
 // y += x
-SPARSE_EMB_INLINE void Add(const float* __restrict x, float* __restrict y, int64_t dim) {
-  for (int64_t d = 0; d < dim; ++d) y[d] += x[d];
+SPARSE_EMB_INLINE void Add(const float* x, float* y, int64_t dim) {
+  ForLanes(x, y, dim, [](const auto& a, auto* b) SPARSE_EMB_INLINE_LAMBDA { *b += a; });
 }
 
-// y += a x
-SPARSE_EMB_INLINE void AddScaled(float a, const float* __restrict x, float* __restrict y,
-                                 int64_t dim) {
-  for (int64_t d = 0; d < dim; ++d) y[d] += a * x[d];
+// y += scale x
+SPARSE_EMB_INLINE void AddScaled(float scale, const float* x, float* y, int64_t dim) {
+  ForLanes(x, y, dim,
+           [scale](const auto& a, auto* b) SPARSE_EMB_INLINE_LAMBDA { *b += scale * a; });
 }
 
 // y *= a
