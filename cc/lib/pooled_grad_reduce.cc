@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -17,11 +18,11 @@ template <class Index>  // of keys and of values
 class Places {
  public:
   Places(const int32_t* inverse, const Bags& bags, int64_t num_unique)
-      : ends_(num_unique),
-        values_(bags.splits[bags.count]),
-        weights_(bags.weights == nullptr ? 0 : values_.size()) {
-    const int64_t n = size();
-    for (int64_t i = 0; i < n; ++i) ++ends_[inverse[i]];
+      : size_(bags.splits[bags.count]),
+        ends_(num_unique),
+        values_(new Index[size_]),
+        weights_(bags.weights == nullptr ? nullptr : new float[size_]) {
+    for (int64_t i = 0; i < size_; ++i) ++ends_[inverse[i]];
     Index begin = 0;
     for (Index& end : ends_) {
       const Index count = end;
@@ -33,12 +34,12 @@ class Places {
       for (int64_t i = bags.splits[b]; i < bags.splits[b + 1]; ++i) {
         const int64_t place = ends_[inverse[i]]++;
         values_[place] = value;
-        if (bags.weights != nullptr) weights_[place] = bags.weights[i];
+        if (weights_ != nullptr) weights_[place] = bags.weights[i];
       }
     }
   }
 
-  int64_t size() const { return values_.size(); }
+  int64_t size() const { return size_; }
   // Key u has the places [begin(u), end(u)).
   int64_t begin(int64_t u) const { return u == 0 ? 0 : ends_[u - 1]; }
   int64_t end(int64_t u) const { return ends_[u]; }
@@ -51,12 +52,14 @@ class Places {
 
   // Which of the values, D floats each, the place's bag has.
   int64_t value(int64_t place) const { return values_[place]; }
-  float weight(int64_t place) const { return weights_.empty() ? 1.0f : weights_[place]; }
+  float weight(int64_t place) const { return weights_ == nullptr ? 1.0f : weights_[place]; }
 
  private:
+  const int64_t size_;
   std::vector<Index> ends_;
-  std::vector<Index> values_;
-  std::vector<float> weights_;
+  // Every place is filled, so no zeros stand there before.
+  const std::unique_ptr<Index[]> values_;
+  const std::unique_ptr<float[]> weights_;
 };
 
 template <class Index>
