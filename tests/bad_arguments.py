@@ -129,6 +129,9 @@ def calls(folder):
         ),
         "tse.ops.embedding_key_dedup": Call(tse.ops.embedding_key_dedup, {"keys": pair}, kinds={"keys": batch_of_keys}),
         "tse.ops.embedding_lookup": Call(tse.ops.embedding_lookup, {**on, "keys": pair}, table),
+        "tse.ops.embedding_dedup_lookup": Call(
+            tse.ops.embedding_dedup_lookup, {**on, "keys": pair}, table, kinds={"keys": batch_of_keys}
+        ),
         "tse.ops.embedding_duplicate": Call(
             tse.ops.embedding_duplicate,
             {"rows": rows, "inverse": inverse},
@@ -260,6 +263,7 @@ def _all_chunks(method):
 # Results, which are not made by users, and TensorFlow's own classes, whose arguments it checks.
 WITHOUT_CALLS = {
     "tse.ExportedTable",
+    "tse.ops.DedupLookup",
     "tse.ops.KeyDedup",
     "tse.saving.Restored",
     "tse.interchange.RowChunk",
