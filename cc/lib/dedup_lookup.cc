@@ -109,7 +109,11 @@ Status DedupLookup(const int64_t* keys, int64_t n, const UniqueOut& unique, Tabl
   float* const out = rows(num_unique);
   if (out == nullptr) return {};
   if (out != ahead.rows) Copy(ahead.rows, out, read.size * table->options().dim);
-  return table->Lookup(unique.keys, num_unique, insert, missing, std::move(read), out, pool);
+  const Status status =
+      table->Lookup(unique.keys, num_unique, insert, missing, std::move(read), out, pool);
+  if (status.ok()) return status;
+  SPARSE_EMB_RETURN_IF_ERROR(table->CheckKeys(keys, n));  // names the place among all keys
+  return status;
 }
 
 }  // namespace sparse_emb

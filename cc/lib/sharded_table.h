@@ -48,15 +48,12 @@ class ShardedTable final : public Table {
       }
       return {};
     }
+    const bool bounded = options().max_norm.enabled();
+    LongRows scratch(bounded ? n : 0);  // before anything changes
     int64_t changes;
-    if (!options().max_norm.enabled()) {
-      return ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool);
-    }
-    LongRows scratch(n);  // before anything changes
-    SPARSE_EMB_RETURN_IF_ERROR(
-        ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool));
-    BoundNormsInPlace(keys, n, changes, missing, out, &scratch, pool);
-    return {};
+    const Status status = ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool);
+    if (status.ok() && bounded) BoundNormsInPlace(keys, n, changes, missing, out, &scratch, pool);
+    return status;
   }
 
   Moment Now() override {
@@ -69,7 +66,7 @@ class ShardedTable final : public Table {
     if (!CheckKeys(keys, n).ok()) return false;
     SerialPool serial;
     const std::shared_lock lock = LockShared();
-    if (!(moment == moment_)) return false;
+    if (moment != moment_) return false;
     *absent += rows_.Read(keys, n, missing, out, rows, &serial);
     return true;
   }
@@ -302,7 +299,7 @@ class ShardedTable final : public Table {
     int64_t absent_count, layout;
     {
       const std::shared_lock lock = LockShared();
-      if (!(start.moment == moment_)) start.size = start.absent = 0;
+      if (start.moment != moment_) start.size = start.absent = 0;
       const int64_t begin = start.size;
       absent_count = start.absent + rows_.Read(keys + begin, n - begin, missing, out + begin * dim,
                                                found.data() + begin, pool);

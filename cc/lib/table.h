@@ -87,6 +87,7 @@ struct Moment {
   bool operator==(const Moment& other) const {
     return changes == other.changes && layout == other.layout && inserts == other.inserts;
   }
+  bool operator!=(const Moment& other) const { return !(*this == other); }
 };
 
 // What was read of a lookup before all of its keys were known: the embeddings of its first `size`

@@ -231,7 +231,8 @@ TEST(AKeyOutOfRangeIsRefusedBeforeAnythingChanges) {
       for (const int64_t bad : {int64_t{-1}, int64_t{100}, INT64_MIN, INT64_MAX}) {
         Call call{SkewedKeys(70000, 100), true, Missing::kInitial, 1000};
         call.keys[50] = bad;
-        EXPECT_ERROR(call.Run(table.get(), &pool), Code::kInvalidArgument, "[0, 100)");
+        EXPECT_ERROR(call.Run(table.get(), &pool), Code::kInvalidArgument,
+                     "[0, 100), got keys[50] = ");
       }
       ExpectSameRows(ExportRows(table.get(), true), before);
     }
