@@ -306,15 +306,10 @@ class ShardedTable final : public Table {
       *changes = moment_.changes;
       layout = moment_.layout;
     }
-    if (absent_count == 0) {
-      last_lookup_.Keep(keys, std::move(found), layout);
-      return {};
-    }
-
     std::vector<int64_t> positions, absent_keys;
     positions.reserve(absent_count);
     absent_keys.reserve(absent_count);
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; absent_count > 0 && i < n; ++i) {
       if (found[i] != nullptr) continue;
       if (IsPadding(keys[i])) {
         std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);

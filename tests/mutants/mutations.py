@@ -4,13 +4,12 @@ A test is a part of the name of one in `tests/cc` (`tests/cc/slab_test.cc::KeysO
 a mutation, take text that stands in its file once, and the quickest test that looks at what it breaks.
 """
 
+from lookup_mutations import LOOKUP
 from mutation import Mutation
 from saving_mutations import SAVING
 
 _TABLE_TEST = "tests/cc/table_test.cc::RowsWiderThanAVectorRegister"
 _RULES_TEST = "tests/cc/update_rules_test.cc::RulesFollowTheirFormulas"
-_DEDUP_LOOKUP_TEST = "tests/cc/dedup_lookup_test.cc::RowsThatWereReadBeforeAnEvent"
-_LAST_LOOKUP_TEST = "tests/cc/last_lookup_test.cc::AnUpdateAfterALookup"
 _CHAIN_TEST = "tests/cc/change_log_test.cc::AWholeTableAndItsIncrements"
 
 CPP = [
@@ -181,48 +180,6 @@ CPP = [
         "if (moment_.changes != *changes) {",
         "if (false) {",
         "tests/cc/table_threads_test.cc::ALookupThatInserts",
-    ),
-    Mutation(
-        "rows that were read ahead are used whatever has happened since",
-        "cc/lib/table.h",
-        "return changes == other.changes && layout == other.layout && inserts == other.inserts;",
-        "return changes >= 0 && other.changes >= 0;",
-        _DEDUP_LOOKUP_TEST,
-    ),
-    Mutation(
-        "rows that were read before others were inserted are used with those",
-        "cc/lib/sharded_table.h",
-        "    ++moment_.inserts;\n",
-        "",
-        _DEDUP_LOOKUP_TEST,
-    ),
-    Mutation(
-        "an update takes the rows of other keys that were looked up",
-        "cc/lib/last_lookup.h",
-        "    if (!std::equal(keys_.begin(), keys_.end(), keys)) return false;\n",
-        "",
-        "tests/cc/last_lookup_test.cc::RowsAreGivenOnce",
-    ),
-    Mutation(
-        "an update takes a row that has been removed",
-        "cc/lib/sharded_table.h",
-        "    ++moment_.layout;\n    logs_.Add(keys, n);\n    rows_.Remove",
-        "    logs_.Add(keys, n);\n    rows_.Remove",
-        _LAST_LOOKUP_TEST,
-    ),
-    Mutation(
-        "an update takes rows of before a new binding",
-        "cc/lib/sharded_table.h",
-        "    stored_state_width_ = -1;\n    ++moment_.layout;\n",
-        "    stored_state_width_ = -1;\n",
-        _LAST_LOOKUP_TEST,
-    ),
-    Mutation(
-        "an update takes rows of before a load",
-        "cc/lib/sharded_table_saving.h",
-        "  ++moment_.changes;\n  ++moment_.layout;\n  logs_.AddEverything();\n  if (changes",
-        "  ++moment_.changes;\n  logs_.AddEverything();\n  if (changes",
-        "tests/cc/change_log_test.cc::AnUpdateAfterALoad",
     ),
     Mutation(
         "epsilon stands outside of Adagrad's root",
@@ -502,4 +459,4 @@ PYTHON = [
     ),
 ]
 
-MUTATIONS = CPP + PYTHON + SAVING
+MUTATIONS = CPP + LOOKUP + PYTHON + SAVING
