@@ -2,16 +2,14 @@
 
 #include <numeric>
 
+#include "cc/lib/key_range.h"
+
 namespace sparse_emb {
 
 int64_t FirstOutOfRange(const FeatureKeys& feature) {
   if (feature.input_dim < 0) return -1;
-  const uint64_t input_dim = static_cast<uint64_t>(feature.input_dim);
-  for (int64_t i = 0; i < feature.n; ++i) {
-    const int64_t key = feature.keys[i];
-    if (static_cast<uint64_t>(key) >= input_dim && !feature.Skips(key)) return i;
-  }
-  return -1;
+  return FirstOutOfRange(feature.keys, feature.n, feature.input_dim,
+                         [&](int64_t key) { return feature.Skips(key); });
 }
 
 void AppendBags(const FeatureKeys& feature, int64_t position, int64_t* size, int64_t* keys,

@@ -4,6 +4,7 @@
 
 #include "cc/lib/chained_store.h"
 #include "cc/lib/index_store.h"
+#include "cc/lib/key_range.h"
 #include "cc/lib/open_addressing_store.h"
 #include "cc/lib/sharded_table.h"
 #include "cc/lib/slab_store.h"
@@ -42,12 +43,10 @@ Share ShareOfChain(const Chains& chains, int64_t c) {
 Status Table::CheckKeys(const int64_t* keys, int64_t n) const {
   const int64_t input_dim = options_.input_dim;
   if (input_dim < 0) return {};
-  for (int64_t i = 0; i < n; ++i) {
-    if (keys[i] >= 0 && keys[i] < input_dim) continue;
-    return Error(Code::kInvalidArgument, "keys must be in [0, ", input_dim, "), got keys[", i,
-                 "] = ", keys[i], " (table '", options_.name, "')");
-  }
-  return {};
+  const int64_t i = FirstOutOfRange(keys, n, input_dim, [](int64_t) { return false; });
+  if (i < 0) return {};
+  return Error(Code::kInvalidArgument, "keys must be in [0, ", input_dim, "), got keys[", i,
+               "] = ", keys[i], " (table '", options_.name, "')");
 }
 
 Status Table::CheckBinding(const Binding& binding, const RuleCall& rule, int64_t token) const {

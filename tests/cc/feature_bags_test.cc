@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/cc/testing.h"
@@ -208,6 +209,35 @@ TEST(FirstOutOfRangeIsTheFirst) {
   EXPECT_EQ(first(6, {kMax, kMin, -1}), 7);
   // A key that max_length leaves out must be in range too.
   EXPECT_EQ(first(5, {}, 1), 3);
+}
+
+TEST(FirstOutOfRangeFindsAKeyAnywhereAmongMany) {
+  constexpr int64_t kKeys = 3000;
+  for (const int64_t input_dim : {int64_t{1}, int64_t{2}, int64_t{1} << 31, kMax}) {
+    std::vector<int64_t> keys(kKeys);
+    for (int64_t i = 0; i < kKeys; ++i) keys[i] = i % 2 == 0 ? 0 : input_dim - 1;
+    const auto first = [&](int64_t n, std::vector<int64_t> skipped = {}) {
+      return FirstOutOfRange({"f", keys.data(), n, 1, n, nullptr, skipped, -1, input_dim});
+    };
+    EXPECT_EQ(first(kKeys), -1);
+    std::vector<int64_t> outside = {-1, kMin, kMin + 1};
+    if (input_dim < kMax) outside.insert(outside.end(), {input_dim, kMax});
+    for (const int64_t wrong : outside) {
+      for (const int64_t at : {0, 1, 1022, 1023, 1024, 2047, 2048, 2999}) {
+        const int64_t right = std::exchange(keys[at], wrong);
+        EXPECT_EQ(first(kKeys), at);
+        EXPECT_EQ(first(at + 1), at);
+        EXPECT_EQ(first(at), -1);
+        EXPECT_EQ(first(kKeys, {wrong}), -1);
+        const int64_t later = std::exchange(keys[2999], -5);
+        EXPECT_EQ(first(kKeys, {wrong}), 2999);
+        keys[2999] = later;
+        keys[at] = right;
+      }
+    }
+    keys[1500] = keys[700] = -7;
+    EXPECT_EQ(first(kKeys), 700);
+  }
 }
 
 }  // namespace
