@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "cc/kernels/adapters.h"
+#include "cc/kernels/input_splits.h"
 #include "cc/kernels/lookup_tables.h"
 #include "cc/kernels/unique_outputs.h"
 #include "cc/lib/dedup_lookup.h"
@@ -34,8 +35,9 @@ class EmbeddingDedupLookupOp : public Kernel {
     OP_REQUIRES_OK(ctx, tables.Get(ctx, features_.num_tables));
     UniqueOutputs unique;
     OP_REQUIRES_OK(ctx, unique.Allocate(ctx, keys, features_.num_tables));
-    FeatureSplits splits;
-    OP_REQUIRES_OK(ctx, splits.Get(ctx, features_.tables.size(), keys.NumElements()));
+    InputSplits splits;
+    OP_REQUIRES_OK(ctx,
+                   splits.Get(ctx, "feature_splits", features_.tables.size(), keys.NumElements()));
     IntraOpPool pool(ctx);
     if (features_.num_tables == 1) {
       OP_REQUIRES_OK(ctx, OneTable(ctx, keys, tables, &unique, &pool));
@@ -72,7 +74,7 @@ class EmbeddingDedupLookupOp : public Kernel {
   }
 
   absl::Status ManyTables(OpKernelContext* ctx, const Tensor& keys,
-                          const FeatureSplits& feature_splits, const LookupTables& tables,
+                          const InputSplits& feature_splits, const LookupTables& tables,
                           UniqueOutputs* unique, WorkerPool* pool) {
     const UniqueOut& room = unique->room();
     const int64_t num_unique =

@@ -1,4 +1,5 @@
 #include "cc/kernels/adapters.h"
+#include "cc/kernels/input_splits.h"
 #include "cc/kernels/unique_outputs.h"
 #include "cc/lib/key_dedup.h"
 #include "cc/ops/feature_attrs.h"
@@ -21,8 +22,9 @@ class EmbeddingKeyDedupOp : public Kernel {
     const Tensor& keys = ctx->input(0);
     UniqueOutputs out;
     OP_REQUIRES_OK(ctx, out.Allocate(ctx, keys, attrs_.num_tables));
-    FeatureSplits splits;
-    OP_REQUIRES_OK(ctx, splits.Get(ctx, attrs_.tables.size(), keys.NumElements()));
+    InputSplits splits;
+    OP_REQUIRES_OK(ctx,
+                   splits.Get(ctx, "feature_splits", attrs_.tables.size(), keys.NumElements()));
     IntraOpPool pool(ctx);
     const UniqueOut& room = out.room();
     out.SetUnique(ctx,

@@ -1,4 +1,5 @@
 #include "cc/kernels/adapters.h"
+#include "cc/kernels/input_splits.h"
 #include "cc/kernels/lookup_tables.h"
 #include "tensorflow/core/framework/op_kernel.h"
 

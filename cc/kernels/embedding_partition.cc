@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "cc/kernels/adapters.h"
-#include "cc/kernels/embedding_table.h"
+#include "cc/kernels/input_splits.h"
 #include "cc/lib/partition.h"
 #include "tensorflow/core/framework/op_kernel.h"
 

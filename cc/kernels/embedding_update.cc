@@ -3,6 +3,7 @@
 
 #include "cc/kernels/adapters.h"
 #include "cc/kernels/embedding_table.h"
+#include "cc/kernels/input_splits.h"
 #include "cc/lib/update_rules.h"
 #include "tensorflow/core/framework/op_kernel.h"
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "cc/kernels/adapters.h"
 #include "cc/kernels/embedding_table.h"
+#include "cc/kernels/input_splits.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace sparse_emb {

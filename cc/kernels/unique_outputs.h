@@ -7,32 +7,9 @@
 
 #include "cc/kernels/adapters.h"
 #include "cc/lib/dedup_lookup.h"
-#include "cc/ops/feature_attrs.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace sparse_emb {
-
-// Where the keys of each feature stand, [F + 1]: the input list feature_splits, or for one feature
-// 0 and the number of keys.
-class FeatureSplits {
- public:
-  absl::Status Get(tensorflow::OpKernelContext* ctx, int64_t num_features, int64_t num_keys) {
-    tensorflow::OpInputList list;
-    TF_RETURN_IF_ERROR(ctx->input_list("feature_splits", &list));
-    one_feature_[1] = num_keys;
-    if (list.size() == 0) return absl::OkStatus();
-    TF_RETURN_IF_ERROR(CheckDim("feature_splits", list[0], 0, num_features + 1));
-    TF_RETURN_IF_ERROR(CheckSplits("feature_splits", list[0], num_keys));
-    splits_ = list[0].vec<int64_t>().data();
-    return absl::OkStatus();
-  }
-
-  const int64_t* data() const { return splits_; }
-
- private:
-  int64_t one_feature_[2] = {0, 0};
-  const int64_t* splits_ = one_feature_;
-};
 
 // unique_keys, inverse, counts and table_splits, outputs 0 to 3. U is known only at the end, so the
 // unique keys and their counts are the first of buffers of size N.
