@@ -92,7 +92,8 @@ test-asan-ops: build
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
-# What is found on the way is kept in build/fuzz/found, and there a failing input as crash-*.
+# What is found on the way is kept in build/fuzz/found, and beside its folder a failing input as
+# <target>-crash-*.
 fuzz: build/fuzz/cc_fuzzer
 	@for target in $(FUZZ_TARGETS); do \
 	  mkdir -p build/fuzz/found/$$target && echo "== $$target" && \

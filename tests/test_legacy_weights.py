@@ -190,6 +190,24 @@ def test_no_format_loses_rows_in_silence(name, make, rng, tmp_path):
         SAVERS[name](model, str(tmp_path / "saved"))
 
 
+def test_the_table_of_a_layer_is_saved_by_its_own_means(rng, tmp_path):
+    layer = embedding(tse.legacy)
+    _trained(rng, layer)
+    content = sorted_content(layer.embeddings)
+
+    layer.embeddings.save(tmp_path / "table")
+    other = embedding(tse.legacy)
+    other.build()
+    other.embeddings.load(tmp_path / "table")
+    np.testing.assert_equal(sorted_content(other.embeddings), content)
+
+    tse.saving.IncrementalCheckpoint(tmp_path / "saves", table=layer.embeddings).save()
+    other = embedding(tse.legacy)
+    other.build()
+    tse.saving.IncrementalCheckpoint(tmp_path / "saves", table=other.embeddings).restore()
+    np.testing.assert_equal(sorted_content(other.embeddings), content)
+
+
 def test_an_optimizer_with_state_in_tables_is_not_saved_alone(rng, tmp_path):
     model, _, _ = _trained(rng)
     with pytest.raises(TypeError, match="a part of it is in the rows of embedding tables"):

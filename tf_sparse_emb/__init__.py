@@ -2,7 +2,7 @@
 
     import tf_sparse_emb as tse
 
-`tse.Embedding` is the layer, `tse.EmbeddingVariable` its table, `tse.optimizers` update it, `tse.ops` are the five ops
+`tse.Embedding` is the layer, `tse.EmbeddingVariable` its table, `tse.optimizers` update it, `tse.ops` are the ops
 underneath; `tse.legacy` has layers and optimizers for tf_keras. Importing loads the op library and changes nothing in
 TensorFlow or Keras.
 """

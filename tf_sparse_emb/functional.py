@@ -58,7 +58,8 @@ def embedding_lookup_sparse(
         sp_keys: `tf.SparseTensor` of rank 2 or more in row-major order, or `tf.RaggedTensor`; int32, int64 or string.
         sp_weights: None (all 1) or floats of the same form, with sum, mean or sqrtn.
         combiner: "mean" (default), "sum", "sqrtn" or "max".
-        training: bool, default False. Insert missing keys, bound norms in the table and count keys.
+        training: bool, default False. Insert missing keys, bound norms in the table and count keys, unless the variable
+            is not trainable.
         missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
         name: str or None, of the operation.
 

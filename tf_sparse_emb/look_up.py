@@ -1,7 +1,7 @@
-"""What layers and functions do with keys: the five ops over any number of features on tables of one width.
+"""What layers and functions do with keys: the ops over any number of features on tables of one width.
 
-However many features there are, their keys are laid in bags, deduplicated and looked up by one op each. Laying checks
-all that can be wrong with keys; so first all are laid, then tables may change.
+However many features there are, their keys are laid in bags by one op, and deduplicated and looked up by another.
+Laying checks all that can be wrong with keys; so first all are laid, then tables may change.
 """
 
 from collections.abc import Callable

@@ -43,7 +43,8 @@ class EmbeddingVariable(keras.Variable):
     are in the table. `numpy()` and `assign`, and with them Keras' `get_weights` and `set_weights`, trade snapshots of
     the table (`tse.TableSnapshot`). Conversion to a tensor and Keras' own optimizers are refused.
 
-    All methods work in eager mode and in `tf.function`, and are safe to call from several threads.
+    All methods are safe to call from several threads, and all but `load`, `numpy`, `assign` and `export_chunks`, which
+    need eager mode, work in `tf.function` too.
 
     >>> table = tse.EmbeddingVariable(8, seed=1)
     >>> rows = table.lookup([3, 2**60, 3], insert=True)
@@ -69,7 +70,7 @@ class EmbeddingVariable(keras.Variable):
         norm_type: float, default 2: p of that p-norm; inf is the greatest element.
         constraint: Keras constraint or None (default): `tse.optimizers` apply it to the rows that they have updated.
         counts: None (default), "seen" (how often a key came in training) or "clicked" (that, and the sum of its
-            labels). `tse.Embedding` counts, `key_counts` reads.
+            labels). Lookups for training count, `key_counts` reads.
         count_decay: float in (0, 1], default 1: what counts are multiplied by at every update of the table.
         trainable: bool, default True.
         name: str, default "embeddings".

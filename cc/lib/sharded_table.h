@@ -1,7 +1,7 @@
 // A thread-safe Table over ShardedRows (sharded_rows.h).
 //
-// One lock a table, taken once a batch: methods that only read rows share it, the others have it
-// alone.
+// One lock a table, taken for a batch, not for a key: methods that only read rows share it, the
+// others have it alone.
 #ifndef TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 #define TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_
 

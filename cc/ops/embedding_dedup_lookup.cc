@@ -47,9 +47,10 @@ REGISTER_OP("SparseEmb>EmbeddingDedupLookup")
     .Doc(R"doc(
 EmbeddingKeyDedup, and EmbeddingLookup of the unique keys, in one op.
 
-It gives what the two give, in less time: while one thread finds the unique keys of a table, others
-read the rows of those that it has found. (Of several tables, each has a thread for itself.) The
-gradient is `IndexedSlices(grad, unique_keys)`, table by table, and goes to `anchors`.
+It gives what the two give, on one table in less time: while one thread finds the unique keys,
+others read the rows of those that it has found, unless there are so many keys that all threads
+find them. (Of several tables, each has a thread for itself.) The gradient is `IndexedSlices(grad,
+unique_keys)`, table by table, and goes to `anchors`.
 
 tables: the tables.
 keys: int64 [N], N < 2^31, those of one feature after those of the other. Keys may repeat; no keys

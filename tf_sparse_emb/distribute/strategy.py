@@ -34,7 +34,7 @@ def parameter_server_strategy(cluster_resolver=None, *, wire_dtype="float32", ti
         cluster_resolver: `tf.distribute.cluster_resolver.ClusterResolver`; None (default): that of TF_CONFIG.
         wire_dtype: "float32" (default), "float16" or "bfloat16": what rows and gradients are between workers and
             servers; in tables they are float32. A gradient beyond float16's range (65504) is refused by the server.
-        timeout: float, seconds to wait for each task to accept connections, default 600.
+        timeout: float, seconds until all tasks must accept connections, default 600.
         variable_partitioner: of TensorFlow's strategy, for variables that are not tables; default None.
 
     Returns:

@@ -50,8 +50,8 @@ class ParameterServerTrainer:
     Args:
         model: a Keras model that was built and compiled in the strategy's scope. Its `train_step` and `test_step` must
             be Keras' own; its `call`, `compute_loss` and `compute_metrics` may be its own.
-        steps_per_execution: int > 0, default 1: steps that a worker does at one call of this process, which costs some
-            milliseconds. Callbacks see the last of each.
+        steps_per_execution: int > 0, default 1: steps that a worker does at one call of this process, which costs about
+            a millisecond. Callbacks see the last of each.
         checkpoint_dir: str, path or None (default). Where the model, its optimizer and the progress of `fit` are saved,
             by `tse.saving.IncrementalCheckpoint`: a folder that this process and all servers see under this path.
         save_freq: "epoch" (default) or int > 0: save after each epoch, or after so many steps as well.

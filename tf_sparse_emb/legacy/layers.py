@@ -53,7 +53,9 @@ class Embedding(EmbeddingParts, TableLayer):
     It needs one of the optimizers of `tse.legacy`. Models may be Functional, Sequential or subclassed, with plain
     `compile`, `fit`, `evaluate` and `predict`; in a loop of your own, its entry in `trainable_variables` has the
     gradient. `get_weights` and `set_weights` of the layer and the model trade a `tse.TableSnapshot`, so `EarlyStopping`
-    keeps the rows. Saving in any format is an error, as long as the table's rows cannot be saved.
+    keeps the rows. Saving in any format of tf_keras is an error, because the rows would be lost;
+    `layer.embeddings.save(path)` and `tse.saving.IncrementalCheckpoint(directory, table=layer.embeddings)` save the
+    table.
 
     >>> import tf_keras
     >>> layer = tse.legacy.Embedding(None, 8, combiner="mean")

@@ -11,8 +11,8 @@ def refuse_saving(table):
     """Raises: in tf_keras no format saves the rows yet."""
     raise TypeError(
         f"variable '{table.path}': the rows of an embedding table cannot be saved by tf_keras yet, and would be lost. "
-        "Take them with `keys, rows = layer.embeddings.export()`, put them back with "
-        "`layer.embeddings.upsert(keys, rows)`"
+        "Save them with `layer.embeddings.save(path)`, which `load(path)` reads, or take them with "
+        "`keys, rows = layer.embeddings.export()` and put them back with `layer.embeddings.upsert(keys, rows)`"
     )
 
 

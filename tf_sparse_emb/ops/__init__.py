@@ -1,8 +1,9 @@
-"""The five ops of an embedding step, and max pooling, as functions.
+"""The ops of an embedding step, and max pooling, as functions.
 
 forward: `embedding_key_dedup` -> `embedding_lookup` -> `embedding_duplicate`; backward: `embedding_grad_reduce` ->
-`embedding_update`. The layers do the first two by one op, `embedding_dedup_lookup`. They work in eager mode and in
-`tf.function`; none has an XLA kernel.
+`embedding_update`. The layers, and `tse.embedding_lookup` and its kin, do the first two by one op,
+`embedding_dedup_lookup`, but for tables on parameter servers. All ops work in eager mode and in `tf.function`; none has
+an XLA kernel.
 """
 
 from tf_sparse_emb.ops.embedding_dedup_lookup import DedupLookup, embedding_dedup_lookup

@@ -28,8 +28,9 @@ class DedupLookup(NamedTuple):
 def embedding_dedup_lookup(table, keys, *, insert=False, missing="initial"):
     """Finds the unique keys of a batch and looks them up: `embedding_key_dedup` and `embedding_lookup` in one.
 
-    The results are those of the two; it takes less time, because rows of the keys that are found first are read while
-    the others are found. The gradient of `rows` reaches the table's variable as `tf.IndexedSlices(grad, unique_keys)`.
+    The results are those of the two. It takes less time, because rows of the keys that are found first are read while
+    the others are found, unless the batch is so large that several threads find them. The gradient of `rows` reaches
+    the table's variable as `tf.IndexedSlices(grad, unique_keys)`.
 
     >>> table = tse.EmbeddingVariable(4)
     >>> found = tse.ops.embedding_dedup_lookup(table, [30, 10, 30, 20], insert=True)
@@ -39,7 +40,8 @@ def embedding_dedup_lookup(table, keys, *, insert=False, missing="initial"):
     Args:
         table: `tse.EmbeddingVariable` of width D.
         keys: int32, int64 or string [N], N < 2^31.
-        insert: bool, default False. Insert missing keys with their initial rows.
+        insert: bool, default False. Insert missing keys with their initial rows. A row beyond the table's `max_norm` is
+            scaled, with `insert` in the table, without in the output alone.
         missing: "initial" (default) or "zeros": what a missing key reads as when it is not inserted.
 
     Returns:
@@ -47,7 +49,8 @@ def embedding_dedup_lookup(table, keys, *, insert=False, missing="initial"):
 
     Raises:
         TypeError: if `table` is no table or keys are of another dtype.
-        ValueError: if `missing` is another word, or keys are not of rank 1.
+        ValueError: if `missing` is another word.
+        ValueError, tf.errors.InvalidArgumentError: if keys are not of rank 1.
         tf.errors.InvalidArgumentError: if a key is outside [0, input_dim) of a bounded table.
         tf.errors.ResourceExhaustedError: if the table would grow beyond its `max_rows`.
     """
