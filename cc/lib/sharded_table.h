@@ -32,44 +32,12 @@ class ShardedTable final : public Table {
 
   using Table::Lookup;
 
+  // Those of sharded_table_lookup.h:
   Status Lookup(const int64_t* keys, int64_t n, bool insert, Missing missing, LookupStart start,
-                float* out, WorkerPool* pool) override {
-    SPARSE_EMB_RETURN_IF_ERROR(CheckKeys(keys, n));
-    if (!insert) {
-      {
-        const std::shared_lock lock = LockShared();
-        const int64_t begin = start.moment == moment_ ? start.size : 0;
-        rows_.Read(keys + begin, n - begin, missing, out + begin * options().dim, nullptr, pool);
-      }
-      if (options().max_norm.enabled()) {
-        pool->ParallelFor(n, options().dim, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) BoundNorm(out + i * options().dim);
-        });
-      }
-      return {};
-    }
-    const bool bounded = options().max_norm.enabled();
-    LongRows scratch(bounded ? n : 0);  // before anything changes
-    int64_t changes;
-    const Status status = ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool);
-    if (status.ok() && bounded) BoundNormsInPlace(keys, n, changes, missing, out, &scratch, pool);
-    return status;
-  }
-
-  Moment Now() override {
-    const std::shared_lock lock = LockShared();
-    return moment_;
-  }
-
+                float* out, WorkerPool* pool) override;
+  Moment Now() override;
   bool ReadAt(const Moment& moment, const int64_t* keys, int64_t n, Missing missing, float* out,
-              float** rows, int64_t* absent) override {
-    if (!CheckKeys(keys, n).ok()) return false;
-    SerialPool serial;
-    const std::shared_lock lock = LockShared();
-    if (moment != moment_) return false;
-    *absent += rows_.Read(keys, n, missing, out, rows, &serial);
-    return true;
-  }
+              float** rows, int64_t* absent) override;
 
   Status ReadRows(const int64_t* keys, int64_t n,
                   const std::function<float*(int64_t width)>& allocate, WorkerPool* pool) override {
@@ -289,61 +257,15 @@ class ShardedTable final : public Table {
   std::shared_lock<std::shared_mutex> LockShared() const { return lock_.Shared(); }
   std::unique_lock<std::shared_mutex> LockAlone() { return lock_.Alone(); }
 
-  // out[i] = the row of keys[i], inserted where it is missing (but for the padding key's). They are
-  // of the moment that *changes tells.
+  // Those of sharded_table_lookup.h:
+  struct LongRows;
   Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, LookupStart start,
-                      float* out, int64_t* changes, WorkerPool* pool) {
-    const int64_t dim = options().dim;
-    std::vector<float*> found = std::move(start.rows);
-    found.resize(n);
-    int64_t absent_count, layout;
-    {
-      const std::shared_lock lock = LockShared();
-      if (start.moment != moment_) start.size = start.absent = 0;
-      const int64_t begin = start.size;
-      absent_count = start.absent + rows_.Read(keys + begin, n - begin, missing, out + begin * dim,
-                                               found.data() + begin, pool);
-      *changes = moment_.changes;
-      layout = moment_.layout;
-    }
-    std::vector<int64_t> positions, absent_keys;
-    positions.reserve(absent_count);
-    absent_keys.reserve(absent_count);
-    for (int64_t i = 0; absent_count > 0 && i < n; ++i) {
-      if (found[i] != nullptr) continue;
-      if (IsPadding(keys[i])) {
-        std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
-        continue;
-      }
-      positions.push_back(i);
-      absent_keys.push_back(keys[i]);
-    }
-    if (positions.empty()) {
-      last_lookup_.Keep(keys, std::move(found), layout);
-      return {};
-    }
-    const UniqueKeys unique(absent_keys.data(), absent_keys.size(), pool);
-    std::vector<float*> rows(unique.size);
-    const std::unique_lock lock = LockAlone();
-    SPARSE_EMB_RETURN_IF_ERROR(
-        FindOrInsert(unique.keys.data(), unique.size, false, rows.data(), pool));
-    logs_.Add(unique.keys.data(), unique.size);
-    if (moment_.changes != *changes) {
-      // What was read before is no longer of one moment with the rest.
-      rows_.Read(keys, n, missing, out, nullptr, pool);
-      *changes = moment_.changes;
-      return {};
-    }
-    pool->ParallelFor(positions.size(), rows_.SearchCost(), [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        float* const row = rows[unique.inverse[j]];
-        found[positions[j]] = row;
-        Copy(row, out + positions[j] * dim, dim);
-      }
-    });
-    if (moment_.layout == layout) last_lookup_.Keep(keys, std::move(found), layout);
-    return {};
-  }
+                      float* out, int64_t* changes, WorkerPool* pool);
+  void BoundNorm(float* row) const;
+  void FindLongRows(const int64_t* keys, int64_t n, const float* out, LongRows* found,
+                    WorkerPool* pool) const;
+  void BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes, Missing missing,
+                         float* out, LongRows* found, WorkerPool* pool);
 
   // What Check finds.
   Status CheckAll(const Share& share, bool finite, WorkerPool* pool) const {
@@ -372,65 +294,6 @@ class ShardedTable final : public Table {
 
   Status NoLog(int64_t log) const {
     return Error(Code::kInvalidArgument, "table '", options().name, "' has no log ", log);
-  }
-
-  void BoundNorm(float* row) const {
-    const float scale = options().max_norm.ScaleOf(row, options().dim);
-    if (scale != 1.0f) Scale(scale, row, options().dim);
-  }
-
-  // Those rows of a batch whose norm is beyond the bound, with room for all.
-  struct LongRows {
-    explicit LongRows(int64_t n) : is_long(n) {
-      positions.reserve(n);
-      keys.reserve(n);
-      rows.reserve(n);
-    }
-    std::vector<uint8_t> is_long;  // [n]
-    std::vector<int64_t> positions, keys;
-    std::vector<float*> rows;
-  };
-
-  // Sets is_long, positions and keys; `out` [n, D] are the rows of keys.
-  void FindLongRows(const int64_t* keys, int64_t n, const float* out, LongRows* found,
-                    WorkerPool* pool) const {
-    const int64_t dim = options().dim;
-    pool->ParallelFor(n, dim, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        found->is_long[i] = options().max_norm.ScaleOf(out + i * dim, dim) != 1.0f;
-      }
-    });
-    found->positions.clear();
-    found->keys.clear();
-    for (int64_t i = 0; i < n; ++i) {
-      if (!found->is_long[i]) continue;
-      found->positions.push_back(i);
-      found->keys.push_back(keys[i]);
-    }
-  }
-
-  // Scales the rows of those keys whose norm in `out` [n, D] is beyond the bound, in the table and
-  // in out, which was read at the moment that `changes` tells.
-  void BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes, Missing missing,
-                         float* out, LongRows* found, WorkerPool* pool) {
-    FindLongRows(keys, n, out, found, pool);
-    if (found->keys.empty()) return;
-    const std::unique_lock lock = LockAlone();
-    if (moment_.changes != changes) {
-      rows_.Read(keys, n, missing, out, nullptr, pool);
-      FindLongRows(keys, n, out, found, pool);
-    }
-    ++moment_.changes;
-    found->rows.resize(found->keys.size());
-    rows_.Find(found->keys.data(), found->keys.size(), found->rows.data(), pool);
-    logs_.Add(found->keys.data(), found->keys.size());
-    for (size_t j = 0; j < found->rows.size(); ++j) {
-      float* const at = out + found->positions[j] * options().dim;
-      float* const row = found->rows[j];
-      BoundNorm(at);
-      // A key that comes again finds what its first coming wrote.
-      if (row != nullptr) Copy(at, row, options().dim);
-    }
   }
 
   // Calls fn(u, row of unique key u) for all, inserting those that are missing.
@@ -492,6 +355,7 @@ class ShardedTable final : public Table {
 
 }  // namespace sparse_emb
 
+#include "cc/lib/sharded_table_lookup.h"
 #include "cc/lib/sharded_table_saving.h"
 
 #endif  // TF_SPARSE_EMB_CC_LIB_SHARDED_TABLE_H_

@@ -176,7 +176,7 @@ CPP = [
     ),
     Mutation(
         "a lookup that inserts sees half of an update",
-        "cc/lib/sharded_table.h",
+        "cc/lib/sharded_table_lookup.h",
         "if (moment_.changes != *changes) {",
         "if (false) {",
         "tests/cc/table_threads_test.cc::ALookupThatInserts",
@@ -204,7 +204,7 @@ CPP = [
     ),
     Mutation(
         "max_norm is left out where nothing is inserted",
-        "cc/lib/sharded_table.h",
+        "cc/lib/sharded_table_lookup.h",
         "for (int64_t i = begin; i < end; ++i) BoundNorm(out + i * options().dim);",
         "(void)begin, (void)end;",
         "tests/cc/max_norm_test.cc::OnlyALookupThatInserts",
@@ -281,8 +281,8 @@ CPP = [
     ),
     Mutation(
         "a norm that was bounded is missing from increments",
-        "cc/lib/sharded_table.h",
-        "    logs_.Add(found->keys.data(), found->keys.size());\n",
+        "cc/lib/sharded_table_lookup.h",
+        "  logs_.Add(found->keys.data(), found->keys.size());\n",
         "",
         _CHAIN_TEST,
     ),
