@@ -6,6 +6,7 @@ import reference
 import tensorflow as tf
 
 import tf_sparse_emb as tse
+from tf_sparse_emb.gen_ops import library
 
 BAD_ARGUMENT = (ValueError, tf.errors.InvalidArgumentError)
 
@@ -136,3 +137,13 @@ def test_jit_compile_is_an_error_that_names_the_op():
     call = tf.function(lambda k: tse.ops.embedding_key_dedup(k), jit_compile=True)
     with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError), match="EmbeddingKeyDedup"):
         call(tf.constant([1, 1], tf.int64))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_no_features_are_refused_before_they_are_counted(mode):
+    def dedup():
+        empty = tf.constant([], tf.int64)
+        return library.sparse_emb_embedding_key_dedup(keys=empty, feature_splits=[[0]], tables=[])
+
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="must name the table of each feature"):
+        (dedup if mode == "eager" else tf.function(dedup))()

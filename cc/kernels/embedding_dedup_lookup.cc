@@ -19,6 +19,25 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
+// Room for rows that are read before it is known how many there will be. It saves time and is no
+// need: there is none where there is no memory for it.
+class RoomAhead {
+ public:
+  RoomAhead(OpKernelContext* ctx, int64_t size, int64_t dim) {
+    TensorShape shape;
+    if (size == 0 || !TensorShape::BuildTensorShape({size, dim}, &shape).ok()) return;
+    if (!ctx->allocate_temp(DT_FLOAT, shape, &room_).ok()) return;
+    rows_ = {room_.matrix<float>().data(), size};
+  }
+
+  const RowsAhead& rows() const { return rows_; }
+  Tensor First(int64_t size) const { return room_.Slice(0, size); }
+
+ private:
+  Tensor room_;
+  RowsAhead rows_ = {nullptr, 0};
+};
+
 class EmbeddingDedupLookupOp : public Kernel {
  public:
   explicit EmbeddingDedupLookupOp(OpKernelConstruction* ctx) : Kernel(ctx) {
@@ -50,26 +69,29 @@ class EmbeddingDedupLookupOp : public Kernel {
   absl::Status OneTable(OpKernelContext* ctx, const Tensor& keys, const LookupTables& tables,
                         UniqueOutputs* unique, WorkerPool* pool) {
     const int64_t n = keys.NumElements(), dim = tables.dim();
-    Tensor ahead, *rows = nullptr;
-    const int64_t expected = std::min(n, expected_.load(std::memory_order_relaxed));
-    TF_RETURN_IF_ERROR(ctx->allocate_temp(DT_FLOAT, TensorShape({expected, dim}), &ahead));
+    const RoomAhead room(ctx, std::min(n, expected_floats_.load(std::memory_order_relaxed) / dim),
+                         dim);
     int64_t* const table_splits = unique->table_splits();
     absl::Status allocated;
     const auto place_rows = [&](int64_t num_unique) -> float* {
       table_splits[0] = 0;
       table_splits[1] = num_unique;
-      expected_.store(num_unique + num_unique / 8, std::memory_order_relaxed);
       unique->SetUnique(ctx, num_unique);
-      if (num_unique <= expected) {
-        ctx->set_output(4, ahead.Slice(0, num_unique));
-        return ahead.matrix<float>().data();
+      float* rows = room.rows().rows;
+      if (0 < num_unique && num_unique <= room.rows().size) {
+        ctx->set_output(4, room.First(num_unique));
+      } else {
+        Tensor* out;
+        allocated = AllocateOutput(ctx, 4, {num_unique, dim}, &out);
+        if (!allocated.ok()) return nullptr;
+        rows = out->matrix<float>().data();
       }
-      allocated = AllocateOutput(ctx, 4, {num_unique, dim}, &rows);
-      return allocated.ok() ? rows->matrix<float>().data() : nullptr;
+      expected_floats_.store((num_unique + num_unique / 8) * dim, std::memory_order_relaxed);
+      return rows;
     };
     const Status status =
         DedupLookup(keys.vec<int64_t>().data(), n, unique->room(), tables.table(0), attrs_.insert,
-                    attrs_.missing, {ahead.matrix<float>().data(), expected}, place_rows, pool);
+                    attrs_.missing, room.rows(), place_rows, pool);
     return allocated.ok() ? ToAbsl(status) : allocated;
   }
 
@@ -90,9 +112,9 @@ class EmbeddingDedupLookupOp : public Kernel {
 
   KeyDedupAttrs features_;
   LookupAttrs attrs_;
-  // How many unique keys the next batch may have: an eighth more than the last. So many rows can be
-  // read before U is known.
-  std::atomic<int64_t> expected_{0};
+  // What the rows of the next batch may take: an eighth more than those of the last. So many can be
+  // read before U is known. (Not their number: in eager mode a kernel serves tables of any width.)
+  std::atomic<int64_t> expected_floats_{0};
 };
 
 REGISTER_KERNEL_BUILDER(Name("SparseEmb>EmbeddingDedupLookup").Device(DEVICE_CPU),

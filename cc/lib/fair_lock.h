@@ -16,6 +16,16 @@ class FairLock {
     const std::lock_guard queue(gate_);
     return std::shared_lock(mutex_);
   }
+  // A share if that can be had in microseconds, or a lock that owns nothing: for threads that have
+  // other work, and must not wait for as long as someone saves a table.
+  std::shared_lock<std::shared_mutex> TryShared() {
+    constexpr int kTries = 1000;  // other readers have the gate for nanoseconds
+    for (int i = 0; i < kTries; ++i) {
+      const std::unique_lock queue(gate_, std::try_to_lock);
+      if (queue.owns_lock()) return std::shared_lock(mutex_, std::try_to_lock);
+    }
+    return {};
+  }
   std::unique_lock<std::shared_mutex> Alone() {
     const std::lock_guard queue(gate_);
     return std::unique_lock(mutex_);

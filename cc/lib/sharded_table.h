@@ -258,14 +258,20 @@ class ShardedTable final : public Table {
   std::unique_lock<std::shared_mutex> LockAlone() { return lock_.Alone(); }
 
   // Those of sharded_table_lookup.h:
+  struct AbsentKeys;
   struct LongRows;
-  Status ReadOrInsert(const int64_t* keys, int64_t n, Missing missing, LookupStart start,
-                      float* out, int64_t* changes, WorkerPool* pool);
+  AbsentKeys FindAbsent(const int64_t* keys, int64_t n, int64_t count, float* const* found,
+                        float* out, WorkerPool* pool) const;
+  Status InsertAbsent(const AbsentKeys& absent, float** found, float* out, WorkerPool* pool);
+  Status ReadOrInsertAlone(const int64_t* keys, int64_t n, float** found, float* out,
+                           WorkerPool* pool);
+  Status ReadOrInsert(const int64_t* keys, int64_t n, LookupStart start, float* out,
+                      int64_t* changes, WorkerPool* pool);
   void BoundNorm(float* row) const;
   void FindLongRows(const int64_t* keys, int64_t n, const float* out, LongRows* found,
                     WorkerPool* pool) const;
-  void BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes, Missing missing,
-                         float* out, LongRows* found, WorkerPool* pool);
+  Status BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes, float* out,
+                           LongRows* found, WorkerPool* pool);
 
   // What Check finds.
   Status CheckAll(const Share& share, bool finite, WorkerPool* pool) const {

@@ -34,9 +34,8 @@ Status ShardedTable<Store>::Lookup(const int64_t* keys, int64_t n, bool insert, 
   const bool bounded = options().max_norm.enabled();
   LongRows scratch(bounded ? n : 0);  // before anything changes
   int64_t changes;
-  const Status status = ReadOrInsert(keys, n, missing, std::move(start), out, &changes, pool);
-  if (status.ok() && bounded) BoundNormsInPlace(keys, n, changes, missing, out, &scratch, pool);
-  return status;
+  SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsert(keys, n, std::move(start), out, &changes, pool));
+  return bounded ? BoundNormsInPlace(keys, n, changes, out, &scratch, pool) : Status();
 }
 
 template <class Store>
@@ -50,59 +49,55 @@ bool ShardedTable<Store>::ReadAt(const Moment& moment, const int64_t* keys, int6
                                  Missing missing, float* out, float** rows, int64_t* absent) {
   if (!CheckKeys(keys, n).ok()) return false;
   SerialPool serial;
-  const std::shared_lock lock = LockShared();
-  if (moment != moment_) return false;
+  const std::shared_lock lock = lock_.TryShared();
+  if (!lock.owns_lock() || moment != moment_) return false;
   *absent += rows_.Read(keys, n, missing, out, rows, &serial);
   return true;
 }
 
-// out[i] = the row of keys[i], inserted where it is missing (but for the padding key's). They are
-// of the moment that *changes tells.
+// The keys of a batch that are not in the table, but for the padding key.
 template <class Store>
-Status ShardedTable<Store>::ReadOrInsert(const int64_t* keys, int64_t n, Missing missing,
-                                         LookupStart start, float* out, int64_t* changes,
-                                         WorkerPool* pool) {
+struct ShardedTable<Store>::AbsentKeys {
+  std::vector<int64_t> positions;  // in the batch
+  UniqueKeys unique;               // of the keys at these positions
+};
+
+// `count` are absent: those of which found[i] is null. The padding key's out[i] become zeros.
+template <class Store>
+typename ShardedTable<Store>::AbsentKeys ShardedTable<Store>::FindAbsent(const int64_t* keys,
+                                                                         int64_t n, int64_t count,
+                                                                         float* const* found,
+                                                                         float* out,
+                                                                         WorkerPool* pool) const {
   const int64_t dim = options().dim;
-  std::vector<float*> found = std::move(start.rows);
-  found.resize(n);
-  int64_t absent_count, layout;
-  {
-    const std::shared_lock lock = LockShared();
-    if (start.moment != moment_) start.size = start.absent = 0;
-    const int64_t begin = start.size;
-    absent_count = start.absent + rows_.Read(keys + begin, n - begin, missing, out + begin * dim,
-                                             found.data() + begin, pool);
-    *changes = moment_.changes;
-    layout = moment_.layout;
-  }
-  std::vector<int64_t> positions, absent_keys;
-  positions.reserve(absent_count);
-  absent_keys.reserve(absent_count);
-  for (int64_t i = 0; absent_count > 0 && i < n; ++i) {
+  std::vector<int64_t> positions, absent;
+  positions.reserve(count);
+  absent.reserve(count);
+  for (int64_t i = 0; count > 0 && i < n; ++i) {
     if (found[i] != nullptr) continue;
     if (IsPadding(keys[i])) {
       std::fill(out + i * dim, out + (i + 1) * dim, 0.0f);
       continue;
     }
     positions.push_back(i);
-    absent_keys.push_back(keys[i]);
+    absent.push_back(keys[i]);
   }
-  if (positions.empty()) {
-    last_lookup_.Keep(keys, std::move(found), layout);
-    return {};
-  }
-  const UniqueKeys unique(absent_keys.data(), absent_keys.size(), pool);
+  return {std::move(positions),
+          UniqueKeys(absent.data(), static_cast<int64_t>(absent.size()), pool)};
+}
+
+// Inserts these keys, or takes the rows that they have by now: found[i] and out[i]. Needs the table
+// alone.
+template <class Store>
+Status ShardedTable<Store>::InsertAbsent(const AbsentKeys& absent, float** found, float* out,
+                                         WorkerPool* pool) {
+  const int64_t dim = options().dim;
+  const std::vector<int64_t>& positions = absent.positions;
+  const UniqueKeys& unique = absent.unique;
   std::vector<float*> rows(unique.size);
-  const std::unique_lock lock = LockAlone();
   SPARSE_EMB_RETURN_IF_ERROR(
       FindOrInsert(unique.keys.data(), unique.size, false, rows.data(), pool));
   logs_.Add(unique.keys.data(), unique.size);
-  if (moment_.changes != *changes) {
-    // What was read before is no longer of one moment with the rest.
-    rows_.Read(keys, n, missing, out, nullptr, pool);
-    *changes = moment_.changes;
-    return {};
-  }
   pool->ParallelFor(positions.size(), rows_.SearchCost(), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
       float* const row = rows[unique.inverse[j]];
@@ -110,6 +105,50 @@ Status ShardedTable<Store>::ReadOrInsert(const int64_t* keys, int64_t n, Missing
       Copy(row, out + positions[j] * dim, dim);
     }
   });
+  return {};
+}
+
+// found[i] = the row of keys[i], inserted where it is missing (but for the padding key's), out[i] =
+// its embedding. Needs the table alone.
+template <class Store>
+Status ShardedTable<Store>::ReadOrInsertAlone(const int64_t* keys, int64_t n, float** found,
+                                              float* out, WorkerPool* pool) {
+  const int64_t count = rows_.Read(keys, n, Missing::kZeros, out, found, pool);
+  return InsertAbsent(FindAbsent(keys, n, count, found, out, pool), found, out, pool);
+}
+
+// out[i] = the row of keys[i], inserted where it is missing (but for the padding key's). They are
+// of the moment that *changes tells.
+template <class Store>
+Status ShardedTable<Store>::ReadOrInsert(const int64_t* keys, int64_t n, LookupStart start,
+                                         float* out, int64_t* changes, WorkerPool* pool) {
+  const int64_t dim = options().dim;
+  std::vector<float*> found = std::move(start.rows);
+  found.resize(n);
+  int64_t count, layout;
+  {
+    const std::shared_lock lock = LockShared();
+    if (start.moment != moment_) start.size = start.absent = 0;
+    const int64_t begin = start.size;
+    count = start.absent + rows_.Read(keys + begin, n - begin, Missing::kZeros, out + begin * dim,
+                                      found.data() + begin, pool);
+    *changes = moment_.changes;
+    layout = moment_.layout;
+  }
+  const AbsentKeys absent = FindAbsent(keys, n, count, found.data(), out, pool);
+  if (absent.positions.empty()) {
+    last_lookup_.Keep(keys, std::move(found), layout);
+    return {};
+  }
+  const std::unique_lock lock = LockAlone();
+  if (moment_.changes == *changes) {
+    SPARSE_EMB_RETURN_IF_ERROR(InsertAbsent(absent, found.data(), out, pool));
+  } else {
+    // What was read before is no longer of one moment with the rest, and may be gone.
+    *changes = moment_.changes;
+    layout = moment_.layout;
+    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsertAlone(keys, n, found.data(), out, pool));
+  }
   if (moment_.layout == layout) last_lookup_.Keep(keys, std::move(found), layout);
   return {};
 }
@@ -155,14 +194,14 @@ void ShardedTable<Store>::FindLongRows(const int64_t* keys, int64_t n, const flo
 // Scales the rows of those keys whose norm in `out` [n, D] is beyond the bound, in the table and
 // in out, which was read at the moment that `changes` tells.
 template <class Store>
-void ShardedTable<Store>::BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes,
-                                            Missing missing, float* out, LongRows* found,
-                                            WorkerPool* pool) {
+Status ShardedTable<Store>::BoundNormsInPlace(const int64_t* keys, int64_t n, int64_t changes,
+                                              float* out, LongRows* found, WorkerPool* pool) {
   FindLongRows(keys, n, out, found, pool);
-  if (found->keys.empty()) return;
+  if (found->keys.empty()) return {};
   const std::unique_lock lock = LockAlone();
   if (moment_.changes != changes) {
-    rows_.Read(keys, n, missing, out, nullptr, pool);
+    found->rows.resize(n);
+    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsertAlone(keys, n, found->rows.data(), out, pool));
     FindLongRows(keys, n, out, found, pool);
   }
   ++moment_.changes;
@@ -176,6 +215,7 @@ void ShardedTable<Store>::BoundNormsInPlace(const int64_t* keys, int64_t n, int6
     // A key that comes again finds what its first coming wrote.
     if (row != nullptr) Copy(at, row, options().dim);
   }
+  return {};
 }
 
 }  // namespace sparse_emb

@@ -125,7 +125,8 @@ class Table {
 
   // Reads keys [n] ahead, as Lookup does, out [n, D]; with `rows`, for a lookup that inserts, which
   // leaves alone what is missing, rows[i] = where keys[i] stands or null, and *absent += how many
-  // do not. False, and nothing is to be used, if the moment has passed or a key is out of range.
+  // do not. False, and nothing is to be used, if the moment has passed, the table is busy or a key
+  // is out of range.
   virtual bool ReadAt(const Moment& moment, const int64_t* keys, int64_t n, Missing missing,
                       float* out, float** rows, int64_t* absent) = 0;
 

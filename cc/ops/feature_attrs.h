@@ -35,6 +35,10 @@ struct KeyDedupAttrs {
     if (status.ok()) status = c->GetAttr("num_splits", &num_splits);
     if (!status.ok()) return status;
     const int64_t num_features = static_cast<int64_t>(tables.size());
+    if (num_features == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(tables_name, " must name the table of each feature, got none"));
+    }
     for (int64_t table : tables) {
       if (table < 0 || table >= num_features) {
         return absl::InvalidArgumentError(

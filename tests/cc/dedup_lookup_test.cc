@@ -3,25 +3,19 @@
 
 #include <malloc.h>
 
-#include <functional>
-#include <memory>
 #include <new>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cc/lib/key_dedup.h"
 #include "tests/cc/keys.h"
 #include "tests/cc/memory_limit.h"
-#include "tests/cc/table_model.h"
+#include "tests/cc/table_events.h"
 #include "tests/cc/testing.h"
 
 namespace sparse_emb {
 namespace testing {
 namespace {
-
-constexpr int64_t kDim = 3;
-const RuleCall kCall{"row_wise_adagrad", {0.5f, 1e-8f, 0.0f}, 1};
 
 std::vector<int64_t> SkewedKeys(int64_t n, int64_t different) {
   Random random(n);
@@ -67,19 +61,6 @@ struct Call {
   }
 };
 
-// A table of half of the keys in [0, input_dim).
-std::unique_ptr<Table> HalfFullTable(const std::string& storage, int64_t input_dim) {
-  auto table = NewTable(UniformTable(storage, kDim, input_dim));
-  SerialPool pool;
-  int64_t token;
-  EXPECT_OK(table->Bind(kCall.rule, {0.25f}, &pool, &token));
-  std::vector<int64_t> keys;
-  for (int64_t key = 0; key < input_dim; key += 2) keys.push_back(key);
-  const std::vector<float> rows = Random(5).Floats(keys.size() * kDim);
-  EXPECT_OK(table->Upsert(keys.data(), rows.data(), keys.size(), &pool));
-  return table;
-}
-
 // The two calls, on another table with the same content.
 void ExpectTheSameAsTwoCalls(const Call& got, Table* twin) {
   SerialPool pool;
@@ -96,12 +77,6 @@ void ExpectTheSameAsTwoCalls(const Call& got, Table* twin) {
   EXPECT_EQ(got.inverse, inverse);
   EXPECT_EQ(got.counts, counts);
   EXPECT_EQ(got.rows, rows);
-}
-
-void UpdateAll(Table* table, const std::vector<int64_t>& keys) {
-  SerialPool pool;
-  const std::vector<float> grads = Random(9).Floats(keys.size() * kDim);
-  EXPECT_OK(table->Update(keys.data(), grads.data(), keys.size(), kCall, 0, true, &pool));
 }
 
 // Fewer and more keys than the ranges that are read at once, and many threads.
@@ -129,68 +104,15 @@ TEST(DedupLookupGivesWhatTheTwoGive) {
   }
 }
 
-// The thread that calls does all, and something happens after its first loop: when rows were read
-// and before the lookup knows them.
-class EventPool final : public WorkerPool {
- public:
-  explicit EventPool(std::function<void()> event) : event_(std::move(event)) {}
-  int num_threads() const override { return 1; }
-  void ParallelFor(int64_t total, int64_t, const RangeFn& fn) override {
-    if (total > 0) fn(0, total);
-    if (event_) std::exchange(event_, nullptr)();
-  }
-
- private:
-  std::function<void()> event_;
-};
-
 TEST(RowsThatWereReadBeforeAnEventAreReadAgain) {
   constexpr int64_t kKeys = 3000;
-  SerialPool pool;
-  using Event = std::function<void(Table*)>;
-  std::vector<int64_t> some;
-  for (int64_t key = 0; key < kKeys; key += 3) some.push_back(key);
-  const int64_t n = some.size();
-  const std::vector<float> values = Random(3).Floats(n * kDim);
-  std::vector<float> out(n * kDim);
-  const std::pair<std::string, Event> events[] = {
-      {"nothing", [](Table*) {}},
-      {"update", [&](Table* table) { UpdateAll(table, some); }},
-      {"upsert",
-       [&](Table* table) { EXPECT_OK(table->Upsert(some.data(), values.data(), n, &pool)); }},
-      {"scatter_add",
-       [&](Table* table) { EXPECT_OK(table->ScatterAdd(some.data(), values.data(), n, &pool)); }},
-      {"insert",
-       [&](Table* table) {
-         EXPECT_OK(table->Lookup(some.data(), n, true, Missing::kInitial, out.data(), &pool));
-       }},
-      {"removal", [&](Table* table) { EXPECT_OK(table->Remove(some.data(), n, &pool)); }},
-      {"removal, and others in their places",
-       [&](Table* table) {
-         EXPECT_OK(table->Remove(some.data(), n / 2, &pool));
-         EXPECT_OK(table->Upsert(some.data() + n / 2, values.data(), n - n / 2, &pool));
-       }},
-      {"clear", [](Table* table) { table->Clear(); }},
-      {"a new binding, whose rows are wider",
-       [&](Table* table) {
-         int64_t token;
-         EXPECT_OK(table->Bind("adagrad", std::vector<float>(kDim, 0.5f), &pool, &token));
-         EXPECT_OK(table->Bind(kCall.rule, {0.125f}, &pool, &token));
-       }},
-      {"restore",
-       [&](Table* table) {
-         Content content = ExportAll(table, true);
-         for (float& value : content.rows) value *= 2;
-         EXPECT_OK(table->Restore(content.view(), content.rule, &pool));
-       }},
-  };
   for (const std::string storage : kAllStorages) {
-    for (const auto& [name, event] : events) {
+    for (const auto& [name, event] : EventsOf(kKeys)) {
       for (const bool insert : {false, true}) {
         SCOPED_TRACE(storage, ", ", name, ", insert ", insert);
         const auto table = HalfFullTable(storage, kKeys), twin = HalfFullTable(storage, kKeys);
         Call call{SkewedKeys(5000, kKeys), insert, Missing::kZeros, 5000};
-        EventPool event_pool([&, &event = event] { event(table.get()); });
+        EventPool event_pool(1, 1, [&, &event = event] { event(table.get()); });
         EXPECT_OK(call.Run(table.get(), &event_pool));
         event(twin.get());
         ExpectTheSameAsTwoCalls(call, twin.get());

@@ -21,6 +21,13 @@ LOOKUP = [
         _DEDUP_LOOKUP_TEST,
     ),
     Mutation(
+        "a lookup that bounds norms gives zeros for what was removed in its midst",
+        "cc/lib/sharded_table_lookup.h",
+        "    SPARSE_EMB_RETURN_IF_ERROR(ReadOrInsertAlone(keys, n, found->rows.data(), out, pool));\n",
+        "    rows_.Read(keys, n, Missing::kZeros, out, nullptr, pool);\n",
+        "tests/cc/lookup_events_test.cc::AnEventBeforeNormsAreBound",
+    ),
+    Mutation(
         "an update takes the rows of other keys that were looked up",
         "cc/lib/last_lookup.h",
         "    if (!std::equal(keys_.begin(), keys_.end(), keys)) return false;\n",

@@ -177,8 +177,8 @@ CPP = [
     Mutation(
         "a lookup that inserts sees half of an update",
         "cc/lib/sharded_table_lookup.h",
-        "if (moment_.changes != *changes) {",
-        "if (false) {",
+        "if (moment_.changes == *changes) {",
+        "if (true) {",
         "tests/cc/table_threads_test.cc::ALookupThatInserts",
     ),
     Mutation(
