@@ -39,9 +39,10 @@ class LocalActivationUnit(keras.layers.Layer):
         """The weight of each position, [B, T]; zero at padding."""
         # [q, k, q - k, q * k] @ kernel, by blocks of the kernel: half the products, and no [B, T, 4 W] tensor.
         of_query, of_key, of_difference, of_product = ops.split(self.kernel, 4, axis=0)
-        query = query[:, None, :]
-        scores = query @ (of_query + of_difference) + keys @ (of_key - of_difference) + (query * keys) @ of_product
-        scores = ops.sigmoid(scores + self.bias)
+        # tensordot, because the kernel's gradient is then one matrix product, not the sum of one for each example.
+        of_candidate = ops.matmul(query, of_query + of_difference) + self.bias
+        of_clicks = ops.tensordot(keys, of_key - of_difference, 1) + ops.tensordot(query[:, None] * keys, of_product, 1)
+        scores = ops.sigmoid(of_candidate[:, None] + of_clicks)
         for layer in self.mlp:
             scores = layer(scores)
         scores = scores[:, :, 0]
