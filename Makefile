@@ -203,8 +203,9 @@ CC_FLAGS := -std=c++17 -g -ffp-contract=off -Wall -Wextra -Wno-sign-compare -I. 
 SANITIZE := -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=address,undefined
 CC_LIB := $(wildcard cc/lib/*.cc) $(filter-out %/fuzzer.cc %_test.cc,$(wildcard tests/fuzz/*.cc))
 CC_TESTS := $(wildcard tests/cc/*.cc tests/fuzz/*_test.cc) $(CC_LIB)
-CC_THREADS := $(patsubst %,tests/cc/%.cc,main testing block_stream_test dedup_lookup_test in_turn_test isa_test duplicate_test key_dedup_test table_load_test \
-  shared_loop_test table_chunks_test table_test table_threads_test update_rules_test) $(wildcard cc/lib/*.cc)
+CC_THREADS := $(patsubst %,tests/cc/%.cc,main testing block_stream_test dedup_lookup_test duplicate_test fair_lock_test in_turn_test \
+  isa_test key_dedup_test table_load_test shared_loop_test table_chunks_test table_test table_threads_test update_rules_test) \
+  $(wildcard cc/lib/*.cc)
 CC_FUZZER := tests/fuzz/fuzzer.cc tests/cc/testing.cc $(CC_LIB)
 
 $(eval $(call cc_program,plain,cc_tests,$(CC_TESTS),$(CXX),-O2 -Werror))
