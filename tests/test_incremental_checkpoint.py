@@ -298,36 +298,6 @@ def test_a_checkpoint_that_goes_while_the_table_is_locked_waits_for_nobody(tmp_p
     assert _goes(is_there)
 
 
-_ENDS_WHILE_A_LOG_IS_CLOSED = """
-import gc, sys, time
-from pathlib import Path
-import tf_sparse_emb as tse
-from tf_sparse_emb.saving import table_log
-
-close = table_log._close
-
-def slow(*arguments):
-    time.sleep(0.5)
-    Path(sys.argv[2]).touch()
-    close(*arguments)
-
-table_log._close = slow
-checkpoint = tse.saving.IncrementalCheckpoint(sys.argv[1], table=tse.EmbeddingVariable(2))
-checkpoint.save()
-del checkpoint
-gc.collect()
-"""
-
-
-def test_a_program_that_ends_waits_until_logs_are_closed(tmp_path):
-    """A thread that came back from TensorFlow after the interpreter has ended would end the process by an abort."""
-    closed = tmp_path / "closed"
-    arguments = [sys.executable, "-c", _ENDS_WHILE_A_LOG_IS_CLOSED, str(tmp_path / "saves"), str(closed)]
-    ended = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert closed.exists()
-
-
 def test_the_tables_of_other_checkpoints_are_not_left_out(tmp_path):
     model = make_model()
     train(model, 2)

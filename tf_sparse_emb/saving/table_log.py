@@ -1,9 +1,7 @@
 """What has changed in a table since it was last saved."""
 
 import _thread
-import atexit
 import contextlib
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +9,6 @@ import tensorflow as tf
 
 from tf_sparse_emb.gen_ops import library
 from tf_sparse_emb.sharded_table import ShardedTable
-
-_MOST_SECONDS = 10  # that the process waits at its end, if a server does not answer
 
 
 class TableLog:
@@ -115,38 +111,14 @@ def _open(s, shard, log):
     return int(library.sparse_emb_embedding_table_open_log(shard.resource_handle))
 
 
-_closing = {}  # the threads of `_close_aside` that have not ended
-_at_exit = False
-
-
 def _close_aside(handle, log):
     # Python collects garbage at any time: while this thread traces a function, holds TensorFlow's lock of its graph, or
     # takes the blocks of a save that has locked the table. So another one closes, made without a lock of `threading`.
-    if _at_exit:
-        return
-    thread = object()
-    _closing[thread] = None
-    try:
-        _thread.start_new_thread(_close, (handle, log, thread))
-    except RuntimeError:  # the interpreter ends, or the system has no more threads
-        del _closing[thread]
+    with contextlib.suppress(RuntimeError):  # the interpreter ends, or the system has no more threads
+        _thread.start_new_thread(_close, (handle, log))
 
 
-def _close(handle, log, thread):
+def _close(handle, log):
     # A server that is gone has no logs.
-    try:
-        with contextlib.suppress(tf.errors.OpError):
-            library.sparse_emb_embedding_table_close_log(handle, log)
-    finally:
-        del _closing[thread]
-
-
-@atexit.register
-def _wait_at_exit():
-    # Python ends a thread that comes back from TensorFlow after the interpreter has ended, and with it the process, by
-    # an abort.
-    global _at_exit
-    _at_exit = True
-    deadline = time.monotonic() + _MOST_SECONDS
-    while _closing and time.monotonic() < deadline:
-        time.sleep(0.001)
+    with contextlib.suppress(tf.errors.OpError):
+        library.sparse_emb_embedding_table_close_log(handle, log)
