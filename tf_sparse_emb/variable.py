@@ -43,8 +43,7 @@ class EmbeddingVariable(keras.Variable):
     are in the table. `numpy()` and `assign`, and with them Keras' `get_weights` and `set_weights`, trade snapshots of
     the table (`tse.TableSnapshot`). Conversion to a tensor and Keras' own optimizers are refused.
 
-    All methods are safe to call from several threads, and all but `load`, `numpy`, `assign` and `export_chunks`, which
-    need eager mode, work in `tf.function` too.
+    All methods may be called by several threads, all but `load`, `numpy`, `assign`, `export_chunks` in `tf.function`.
 
     >>> table = tse.EmbeddingVariable(8, seed=1)
     >>> rows = table.lookup([3, 2**60, 3], insert=True)
